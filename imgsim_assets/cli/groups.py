@@ -57,6 +57,7 @@ _MEMBER_COLUMNS = (
     "orientation",
     "keep",
     "reason",
+    "verdict",
 )
 _SHOWN = (
     "group_id",

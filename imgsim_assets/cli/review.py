@@ -11,8 +11,9 @@ import click
 from imgsim_assets.cli import options, output
 from imgsim_assets.cli.main import EXIT_PROBLEMS_FOUND
 from imgsim_assets.cli.terminal import echo
-from imgsim_assets.pipeline.reviews import catalogs_of, import_reviews
-from imgsim_assets.reviews.table import VERDICTS, read_reviews, reviews_table
+from imgsim_assets.pipeline.reviewed import find_reviewed
+from imgsim_assets.pipeline.reviews import import_reviews
+from imgsim_assets.reviews.table import VERDICTS, read_reviews
 from imgsim_assets.storage.store import Store
 
 
@@ -21,14 +22,15 @@ from imgsim_assets.storage.store import Store
 Examples:
   imgsim review import products__suppliers verdicts.csv
   imgsim review export products__suppliers all_verdicts.parquet
+  imgsim review import groups/photos verdicts.csv
 """
 )
 def command() -> None:
-    """Import or export people's decisions about the pairs of a match table."""
+    """Import or export people's decisions about the pairs of a match table, or of groups."""
 
 
 @command.command("import")
-@click.argument("match_table")
+@click.argument("result", metavar="MATCH_TABLE|groups/NAME")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option(
     "--reviewer", help="Who decided, where the file does not say; default: the user's name."
@@ -36,17 +38,17 @@ def command() -> None:
 @options.store_option
 @options.json_option
 def import_command(
-    match_table: str, file: Path, reviewer: str | None, store: Store, as_json: bool
+    result: str, file: Path, reviewer: str | None, store: Store, as_json: bool
 ) -> int:
-    """Add the decisions of FILE (.csv, .tsv, .parquet) to those about MATCH_TABLE.
+    """Add the decisions of FILE (.csv, .tsv, .parquet) to those about a result.
 
     FILE needs the columns left_id, right_id and verdict, and may have left_sha256, right_sha256,
-    reviewer, note and decided_at. The next run of the match table honours the decisions.
+    reviewer, note and decided_at. In groups across catalogs an id is CATALOG/ID. The next run of
+    the match table or the groups honours the decisions.
     """
     report = import_reviews(
         store,
-        match_table,
-        catalogs_of(store, match_table),
+        find_reviewed(store, result),
         file,
         now=datetime.now(UTC).replace(microsecond=0),
         reviewer=reviewer or getpass.getuser(),
@@ -56,9 +58,9 @@ def import_command(
     else:
         known = report.rows - report.added - report.unknown
         echo(
-            f"{match_table}: {report.added} new decisions"
+            f"{result}: {report.added} new decisions"
             + (f", {known} known already" if known else "")
-            + f" (reviews/{match_table} version {report.version})"
+            + f" (reviews/{result} version {report.version})"
         )
         if report.unknown:
             listed = ", ".join(report.first_unknown)
@@ -70,14 +72,13 @@ def import_command(
 
 
 @command.command("export")
-@click.argument("match_table")
+@click.argument("result", metavar="MATCH_TABLE|groups/NAME")
 @click.argument("file", callback=options.check_out)
 @options.raw_option
 @options.store_option
-def export_command(match_table: str, file: str, store: Store) -> None:
-    """Write all decisions about MATCH_TABLE to FILE (.csv, .tsv, .parquet, .jsonl)."""
-    catalogs_of(store, match_table)  # names the tables that there are
-    table = reviews_table(store, match_table)
+def export_command(result: str, file: str, store: Store) -> None:
+    """Write all decisions about a result to FILE (.csv, .tsv, .parquet, .jsonl)."""
+    table = find_reviewed(store, result).decisions(store)
     reviews = read_reviews(table, table.latest())
     output.write_frame(reviews, file)
     counts = dict(reviews["verdict"].value_counts().iter_rows())

@@ -223,10 +223,10 @@ class _Session:
         )
 
     def _observe(self, catalogs: Sequence[str], tables: Sequence[dg.AssetKey]) -> None:
-        """Observe the sources and the reviews; a failure is that of its catalog or table."""
-        sources = {self._key_of_table[f"{name}/source"] for name in catalogs}
-        parents = {parent for key in tables for parent in self._graph.get(key).parent_keys}
-        selection = sorted(sources | (parents & self._graph.observable_asset_keys))
+        """Observe sources, lists and reviews; a failure is that of its catalog or table."""
+        keys = {key for name in catalogs for key in _keys(self._catalogs[name])} | {*tables}
+        parents = {parent for key in keys for parent in self._graph.get(key).parent_keys}
+        selection = sorted(parents & self._graph.observable_asset_keys)
         if not selection:
             return
         result = self._execute_in_process(self._get_job(_SOURCES), selection)

@@ -71,7 +71,8 @@ def record_decisions(
         raise DecisionError("reviewer is empty; name the person who decides")
     checked = [_checked(number, row) | {"reviewer": reviewer} for number, row in enumerate(rows, 1)]
     _require_images(store, reviewed, checked)
-    frame = pl.DataFrame(checked, schema={n: t for n, t in SCHEMA.items() if n != "decided_at"})
+    schema = {name: kind for name, kind in SCHEMA.items() if name != "decided_at"}
+    frame = pl.DataFrame([row | {"source": None} for row in checked], schema=schema)
     ordered = frame if reviewed.is_ordered else unordered(frame)
     commit, added = add_made_now(reviewed.decisions(store), ordered, now)
     return RecordReport(added, commit.version if commit is not None else 0)

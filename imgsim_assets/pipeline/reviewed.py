@@ -42,6 +42,15 @@ class Reviewed:
         """The table of its decisions."""
         return store.table(f"{REVIEWS}/{self.name}")
 
+    def catalogs_of(self, side: Side) -> tuple[str, ...]:
+        """The catalogs whose items are on a side of its pairs."""
+        return self.catalogs if self.is_groups else (self.catalogs[side == "right"],)
+
+    def prefix(self, catalog: str) -> str:
+        """What its decisions write before the id of an item of a catalog."""
+        has_several = self.is_groups and len(self.catalogs) > 1
+        return f"{catalog}{SEPARATOR}" if has_several else ""
+
     def item(self, side: Side, key: str) -> tuple[str, str]:
         """The catalog and the id of an item that a decision names.
 

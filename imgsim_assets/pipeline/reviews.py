@@ -1,33 +1,31 @@
-"""People's decisions about the pairs of a match table: which images they are about."""
+"""Files of people's decisions: which of their rows are new, and which images they are about."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import polars as pl
 
-from imgsim_assets.errors import StoreError
 from imgsim_assets.index.stage import embedded_images
+from imgsim_assets.pipeline.reviewed import Reviewed, Side
 from imgsim_assets.reviews.files import read_verdicts
 from imgsim_assets.reviews.table import (
+    IMAGES,
+    PAIR,
     SCHEMA,
+    add_made_now,
     add_reviews,
     read_reviews,
-    reviews_table,
     unknown_reviews,
+    unordered,
 )
-from imgsim_assets.similarity.matches import match_table, reviewed_name
-from imgsim_assets.storage.commit import Commit
+from imgsim_assets.similarity.matches import match_table
 from imgsim_assets.storage.store import Store
-from imgsim_assets.storage.table import Table
 
-_PREFIX = "matches/"
-_PAIR = ["left_id", "right_id"]
-_SIDES = ("left", "right")
-_IMAGES = [f"{side}_sha256" for side in _SIDES]
+_SIDES: tuple[Side, ...] = get_args(Side)
 _SHOWN = 3
 
 
@@ -50,39 +48,18 @@ class ImportReport(NamedTuple):
     version: int
 
 
-def catalogs_of(store: Store, name: str) -> tuple[str, str]:
-    """The left and right catalog of a match table.
-
-    Raises:
-        StoreError: when the store has no such match table.
-    """
-    tables = [table for table in store.table_names() if table.startswith(_PREFIX)]
-    for table in tables:
-        commit = store.table(table).latest() if reviewed_name(table) == name else None
-        if commit is not None:
-            return str(commit.properties["left"]), str(commit.properties["right"])
-    existing = ", ".join(dict.fromkeys(map(reviewed_name, tables))) or "none"
-    raise StoreError(f"{store.url} has no match table {name}; it has {existing}")
-
-
 def import_reviews(
-    store: Store,
-    name: str,
-    catalogs: tuple[str, str],
-    path: Path,
-    *,
-    now: datetime,
-    reviewer: str | None = None,
+    store: Store, reviewed: Reviewed, path: Path, *, now: datetime, reviewer: str | None = None
 ) -> ImportReport:
-    """Add the decisions of a file to those about a match table.
+    """Add the decisions of a file to those about a match table, or about groups.
 
     A decision without sha256 is about the images by which the items match, else about the first
-    image of each item.
+    image of each item. A row without a time is a new decision when the file says something else
+    than it said at the last import.
 
     Args:
-        store: the store of the match table.
-        name: the match table, which need not exist yet.
-        catalogs: its left and right catalog.
+        store: the store of the result.
+        reviewed: the match table or the groups, which need not exist yet.
         path: a .csv, .tsv or .parquet file; see `read_verdicts`.
         now: the time of new decisions that have none.
         reviewer: of the rows that name none.
@@ -91,59 +68,75 @@ def import_reviews(
         SourceError: when a row is not a decision. Nothing is added then.
         StoreError: when a catalog has no embeddings yet.
     """
-    table = reviews_table(store, name)
+    table = reviewed.decisions(store)
     rows = read_verdicts(path, reviewer=reviewer)
+    if not reviewed.is_ordered:
+        rows = unordered(rows)
     commit = table.latest()
     new = unknown_reviews(rows, read_reviews(table, commit))
     first_unknown: list[str] = []
     added = unknown = 0
     if new.height:
-        completed = _with_images(store, name, catalogs, new)
-        has_images = pl.all_horizontal(pl.col(_IMAGES).is_not_null())
+        completed = _with_images(store, reviewed, new)
+        has_images = pl.all_horizontal(pl.col(IMAGES).is_not_null())
         missing = completed.filter(~has_images)
-        unknown, first_unknown = missing.height, _describe(missing, catalogs)
-        decided = completed.filter(has_images).with_columns(pl.col("decided_at").fill_null(now))
-        commit, added = add_reviews(table, decided.select(list(SCHEMA)))
+        unknown, first_unknown = missing.height, _describe(missing, reviewed)
+        decided = completed.filter(has_images)
+        is_timed = pl.col("decided_at").is_not_null()
+        commit, added = add_reviews(table, decided.filter(is_timed))
+        undated = decided.filter(~is_timed).select(name for name in SCHEMA if name != "decided_at")
+        commit, more = add_made_now(table, undated, now)
+        added += more
     version = commit.version if commit is not None else 0
     return ImportReport(rows.height, added, unknown, first_unknown, version)
 
 
-def _with_images(
-    store: Store, name: str, catalogs: tuple[str, str], rows: pl.DataFrame
-) -> pl.DataFrame:
+def _with_images(store: Store, reviewed: Reviewed, rows: pl.DataFrame) -> pl.DataFrame:
     """The rows with the sha256 that they are about; null where the catalog has no such item."""
-    matched = _matched_images(match_table(store, name), match_table(store, name).latest())
-    rows = rows.join(matched, on=_PAIR, how="left", suffix="_matched", maintain_order="left")
-    for side, catalog in zip(_SIDES, catalogs, strict=True):
-        _, images = embedded_images(store, catalog)
-        first = images.unique("id", keep="first", maintain_order=True).select(
-            pl.col("id").alias(f"{side}_id"), pl.col("sha256").alias(f"{side}_sha256_first")
+    matched = _matched_images(store, reviewed)
+    rows = rows.join(matched, on=PAIR, how="left", suffix="_matched", maintain_order="left")
+    for side in _SIDES:
+        first = pl.concat(
+            _first_images(store, catalog, reviewed.prefix(catalog))
+            for catalog in reviewed.catalogs_of(side)
         )
-        rows = rows.join(first, on=f"{side}_id", how="left", maintain_order="left")
+        named = first.rename({"id": f"{side}_id", "sha256": f"{side}_sha256_first"})
+        rows = rows.join(named, on=f"{side}_id", how="left", maintain_order="left")
     # Both images of one pair: one that matched and a first one may never have been compared.
     is_matched = pl.all_horizontal(
-        pl.col(name).is_null() & pl.col(f"{name}_matched").is_not_null() for name in _IMAGES
+        pl.col(name).is_null() & pl.col(f"{name}_matched").is_not_null() for name in IMAGES
     )
     return rows.with_columns(
         pl.when(is_matched)
         .then(f"{name}_matched")
         .otherwise(pl.coalesce(name, f"{name}_first"))
         .alias(name)
-        for name in _IMAGES
+        for name in IMAGES
     )
 
 
-def _matched_images(table: Table, commit: Commit | None) -> pl.DataFrame:
-    if commit is None:
-        return pl.DataFrame(schema=dict.fromkeys([*_PAIR, *_IMAGES], pl.String))
-    return table.read(commit, columns=[*_PAIR, *_IMAGES])
+def _first_images(store: Store, catalog: str, prefix: str) -> pl.DataFrame:
+    """The id, with a prefix, and the sha256 of the first image of each item of a catalog."""
+    _, images = embedded_images(store, catalog)
+    first = images.unique("id", keep="first", maintain_order=True)
+    return first.select((pl.lit(prefix) + pl.col("id")).alias("id"), "sha256")
 
 
-def _describe(missing: pl.DataFrame, catalogs: tuple[str, str]) -> list[str]:
+def _matched_images(store: Store, reviewed: Reviewed) -> pl.DataFrame:
+    """The images by which the items of a match table match; groups have none."""
+    none = pl.DataFrame(schema=dict.fromkeys([*PAIR, *IMAGES], pl.String))
+    if reviewed.is_groups:
+        return none
+    table = match_table(store, reviewed.name)
+    commit = table.latest()
+    return none if commit is None else table.read(commit, columns=[*PAIR, *IMAGES])
+
+
+def _describe(missing: pl.DataFrame, reviewed: Reviewed) -> list[str]:
     """Which item each of the first rows is about that its catalog has no image of."""
     described = []
     for row in missing.head(_SHOWN).iter_rows(named=True):
-        side = "left" if row["left_sha256"] is None else "right"
-        catalog = catalogs[_SIDES.index(side)]
-        described.append(f"{side}_id {row[f'{side}_id']!r} of {catalog} in row {row['row']}")
+        side: Side = "left" if row["left_sha256"] is None else "right"
+        catalogs = " or ".join(reviewed.catalogs_of(side))
+        described.append(f"{side}_id {row[f'{side}_id']!r} of {catalogs} in row {row['row']}")
     return described

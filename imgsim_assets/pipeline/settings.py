@@ -15,6 +15,7 @@ from imgsim_assets.errors import SourceError
 from imgsim_assets.index.settings import IndexSettings
 from imgsim_assets.settings import Names, Settings
 from imgsim_assets.similarity.settings import (
+    REVIEWS_FILE,
     CrossCatalogGroupSettings,
     GraphSettings,
     GroupSettings,
@@ -28,6 +29,8 @@ RESERVED = {
     "matches": "match tables",
     "duplicate_groups": "groups across catalogs",
     "image_features": "local features of images",
+    "reviews": "people's decisions",
+    "thresholds": "thresholds that decisions have moved",
     "image_thumbnails": "thumbnails of images",
 }
 Severity = Literal["warn", "error"]
@@ -220,8 +223,7 @@ class MatchMatrixSettings(MatchSettings):
     reviews: str | None = Field(
         None,
         min_length=1,
-        description="file of people's decisions (.csv, .tsv, .parquet; from the project's root) "
-        "with the columns left_id, right_id and verdict: match, different, unsure or cleared",
+        description=REVIEWS_FILE,
     )
     automation: bool = Field(True, description="materialize when one of the catalogs changed")
     export: ExportSettings | None = Field(None, description="export to a Delta table, too")
@@ -274,6 +276,9 @@ class DuplicateGroupsSettings(CrossCatalogGroupSettings):
 
     name: str = Field(pattern=NAME_PATTERN, max_length=130, description="of the table")
     catalogs: Names = Field(description="names of the catalogs, in their order of priority")
+    reviews: str | None = Field(
+        None, min_length=1, description=f"{REVIEWS_FILE}; an id is catalog/id"
+    )
     automation: bool = Field(True, description="materialize when one of the catalogs changed")
     export: ExportSettings | None = Field(None, description="export to a Delta table, too")
     checks: CheckSettings = CheckSettings()

@@ -44,8 +44,8 @@ def read_verdicts(path: Path, *, reviewer: str | None = None) -> pl.DataFrame:
             f"{', '.join(raw.columns) or 'none'}. A decision needs {', '.join(REQUIRED)}"
         )
     rows = pl.DataFrame(
-        {name: _column(path, raw, name) for name in SCHEMA if name != "decided_at"}
-    ).with_columns(_times(path, raw))
+        {name: _column(path, raw, name) for name in SCHEMA if name not in ("decided_at", "source")}
+    ).with_columns(_times(path, raw), pl.lit(path.name).alias("source"))
     rows = rows.with_row_index(ROW, offset=1).filter(pl.col("verdict").is_not_null())
     _check(path, rows, "left_id", pl.col("left_id").is_null(), "is empty")
     _check(path, rows, "right_id", pl.col("right_id").is_null(), "is empty")

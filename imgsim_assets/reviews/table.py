@@ -5,7 +5,6 @@ Rows are only ever added. The latest decision about a pair counts, whichever way
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Final, Literal, get_args
@@ -22,6 +21,7 @@ MATCH, DIFFERENT, UNSURE, CLEARED = VERDICTS
 REVIEWS = "reviews"
 GROUPS = "groups"
 PAIR = ("left_id", "right_id")
+IMAGES = ("left_sha256", "right_sha256")
 SCHEMA: Mapping[str, pl.DataType] = {
     "left_id": pl.String(),
     "right_id": pl.String(),
@@ -31,13 +31,15 @@ SCHEMA: Mapping[str, pl.DataType] = {
     "reviewer": pl.String(),
     "note": pl.String(),
     "decided_at": pl.Datetime("ms", "UTC"),
+    # The name of the file that the decision is from; null of one that was made on a page.
+    "source": pl.String(),
 }
 # With more files than this, a commit writes all rows as one file.
 _MAX_FILES = 32
-# What a row of a file may leave open.
-_MAY_BE_OPEN = ("left_sha256", "right_sha256", "decided_at")
 # What a decision says, beside its time.
-_SAID = tuple(name for name in SCHEMA if name != "decided_at")
+_SAID = tuple(name for name in SCHEMA if name not in ("decided_at", "source"))
+# What makes two rows one decision, wherever they are from.
+_IDENTITY = (*_SAID, "decided_at")
 _TICK = timedelta(milliseconds=1)
 # The order in which decisions about a pair were made; the last one counts.
 _ORDER = ("decided_at", "reviewer", "verdict", "left_sha256", "right_sha256", "note")
@@ -73,7 +75,8 @@ def read_reviews(table: Table, commit: Commit | None) -> pl.DataFrame:
     """All decisions of a version in the order in which they were made; none without a version."""
     if commit is None:
         return empty_reviews()
-    return table.read(commit).select(list(SCHEMA)).unique().sort(_ORDER, nulls_last=False)
+    rows = pl.concat([empty_reviews(), table.read(commit)], how="diagonal_relaxed")
+    return rows.select(list(SCHEMA)).unique(maintain_order=True).sort(_ORDER, nulls_last=False)
 
 
 def add_reviews(table: Table, rows: pl.DataFrame) -> tuple[Commit | None, int]:
@@ -89,8 +92,8 @@ def add_reviews(table: Table, rows: pl.DataFrame) -> tuple[Commit | None, int]:
         existing = read_reviews(table, base)
         new = (
             rows.select(list(SCHEMA))
-            .unique()
-            .join(existing, on=list(SCHEMA), how="anti", nulls_equal=True)
+            .unique(_IDENTITY, keep="first", maintain_order=True)
+            .join(existing, on=_IDENTITY, how="anti", nulls_equal=True)
         )
         added = new.height
         if not added:
@@ -150,21 +153,43 @@ def _unordered(row: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def unknown_reviews(rows: pl.DataFrame, existing: pl.DataFrame) -> pl.DataFrame:
-    """The decisions that a table does not have, with their columns, in their order.
+    """The decisions of a file that a table does not have, with their columns, in their order.
 
-    A row that leaves open its time or its images is known if a decision agrees in the rest: a file
-    of such rows that is read again decides nothing.
+    A row with a time is known if there is the same decision. A row without one says what the file
+    says now: it is known if the last decision of that reviewer that came from this file says the
+    same or, where none did, if any decision does. What a row leaves open agrees with everything.
+
+    Args:
+        rows: columns of SCHEMA; sha256 and decided_at may be null.
+        existing: the decisions of the table.
     """
     numbered = rows.with_row_index("__row")
-    known = []
-    for is_open in itertools.product((False, True), repeat=len(_MAY_BE_OPEN)):
-        open_columns = set(itertools.compress(_MAY_BE_OPEN, is_open))
-        on = [name for name in SCHEMA if name not in open_columns]
-        alike = numbered.filter(
-            pl.col(name).is_null() == (name in open_columns) for name in _MAY_BE_OPEN
-        )
-        known.append(alike.join(existing, on=on, how="semi", nulls_equal=True)["__row"])
+    is_timed = pl.col("decided_at").is_not_null()
+    by = [*PAIR, "reviewer"]
+    last = existing.sort(_ORDER, nulls_last=False).unique(
+        [*by, "source"], keep="last", maintain_order=True
+    )
+    undated = numbered.filter(~is_timed)
+    has_last = undated.join(last, on=[*by, "source"], how="semi", nulls_equal=True)
+    rest = undated.join(has_last, on="__row", how="anti")
+    known = [
+        _alike(numbered.filter(is_timed), existing, [*by, "decided_at"]),
+        _alike(has_last, last, [*by, "source"]),
+        _alike(rest, existing, by),
+    ]
     return rows.filter(~numbered["__row"].is_in(pl.concat(known).implode()))
+
+
+def _alike(rows: pl.DataFrame, existing: pl.DataFrame, on: list[str]) -> pl.Series:
+    """The numbers of the rows that say what an existing decision with the same keys says."""
+    pairs = rows.join(existing, on=on, how="inner", nulls_equal=True, suffix="_existing")
+    says_the_same = [
+        pl.col(name).eq_missing(pl.col(f"{name}_existing")) for name in ("verdict", "note")
+    ]
+    same_images = [
+        pl.col(name).is_null() | (pl.col(name) == pl.col(f"{name}_existing")) for name in IMAGES
+    ]
+    return pairs.filter(*says_the_same, *same_images)["__row"].unique()
 
 
 def _files_with(

@@ -21,6 +21,10 @@ from imgsim_assets.similarity.evidence.tiers import SIMILAR
 DECLARED, NO_THRESHOLD = "declared", "no lower bound"
 # Prefix of the tables of groups across catalogs.
 CROSS_CATALOG_GROUPS = "duplicate_groups"
+REVIEWS_FILE = (
+    "file of people's decisions (.csv, .tsv, .parquet; from the project's root) with the columns "
+    "left_id, right_id and verdict: match, different, unsure or cleared"
+)
 Compare = Literal["any", "first", "mean_best"]
 Mode = Literal["all", "best", "top_k", "mutual", "one_to_one"]
 Linkage = Literal["connected", "star"]
@@ -206,6 +210,7 @@ class GroupSettings(LinkSettings):
         description="what makes an item the canonical one of its group: the most pixels, the "
         "largest file, the earliest download; among equals the next rule decides, then the id",
     )
+    reviews: str | None = Field(None, min_length=1, description=REVIEWS_FILE)
 
 
 class CrossCatalogGroupSettings(LinkSettings):

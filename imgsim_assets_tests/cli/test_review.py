@@ -7,7 +7,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from imgsim_assets.reviews.table import read_reviews, reviews_table
+from imgsim_assets.reviews.table import latest_decisions, read_reviews, reviews_table
+from imgsim_assets.similarity.duplicate_groups import is_groups, reviewed_groups
 from imgsim_assets.similarity.matches import reviewed_name
 from imgsim_assets_tests.support.shell import Shell
 
@@ -65,6 +66,38 @@ def test_a_file_without_times_that_is_imported_again_decides_nothing_anew(shell:
     assert [count["added"] for count in counts] == [1, 0]
 
 
+def test_a_verdict_can_be_edited_back_without_a_time(shell: Shell) -> None:
+    name = _match(shell)
+    for verdict in ("different", "match", "different"):
+        shell.write("verdicts.csv", f"left_id,right_id,verdict\nleft0,right0,{verdict}\n")
+        assert shell("review", "import", name, "verdicts.csv", "--json").json["added"] == 1
+
+    table = reviews_table(shell.store, name)
+    reviews = read_reviews(table, table.latest())
+    assert latest_decisions(reviews)["verdict"].to_list() == ["different"]
+    assert reviews["source"].to_list() == ["verdicts.csv"] * 3
+
+
+def test_groups_of_files_honour_imported_decisions(shell: Shell) -> None:
+    shell.write_images(1, 2)
+    shell.write("list.csv", "id,url\na,1.jpg\nb,1.jpg\nc,2.jpg\n")
+    arguments = ("groups", "list.csv", "--encoder", "hog_color", "--threshold", "0.999", "--json")
+    before = shell(*arguments).json["groups"]
+    [table] = [name for name in shell.store.table_names() if is_groups(name)]
+    name = reviewed_groups(table)
+    shell.write("verdicts.csv", "left_id,right_id,verdict\na,b,different\nc,a,match\n")
+
+    imported = shell("review", "import", name, "verdicts.csv")
+    exported = shell("review", "export", name, "out.csv")
+    after = shell(*arguments).json["groups"]
+
+    assert (imported.code, exported.code) == (0, 0), imported.err + exported.err
+    assert [[member["id"] for member in group["members"]] for group in before] == [["a", "b"]]
+    assert [[member["id"] for member in group["members"]] for group in after] == [["a", "c"]]
+    assert [member["verdict"] for member in after[0]["members"]] == [None, "match"]
+    assert "2 decisions written" in exported.out
+
+
 def test_a_decision_about_an_unknown_item_is_left_out_and_told(shell: Shell) -> None:
     name = _match(shell)
     rows = "left0,right0,match\nleft0,nobody,match\n"
@@ -98,11 +131,15 @@ def test_the_next_match_honours_the_decisions(shell: Shell) -> None:
     shell.write("verdicts.csv", f"left_id,right_id,verdict\n{rows}")
     shell("review", "import", name, "verdicts.csv")
 
+    shell.match("left.csv", "right.csv", "--threshold", "0.99", "--out", "out.tsv")
+    assert "match" in shell.table("out.tsv")["verdict"].to_list()
     result = shell.match("left.csv", "right.csv", "--threshold", "0.99", "--json")
 
     pairs = {(row["left_id"], row["right_id"]) for row in result.json["matches"]}
     assert ("left0", "right0") not in pairs
     assert {("left1", "right2"), ("left2", "right2")} <= pairs
+    verdicts = {row["left_id"]: row["verdict"] for row in result.json["matches"]}
+    assert (verdicts["left1"], verdicts["left2"]) == ("match", None)
     assert shell("verify").code == 0
 
 

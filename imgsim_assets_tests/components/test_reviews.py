@@ -10,6 +10,7 @@ import dagster as dg
 import pytest
 
 from imgsim_assets.components.local_run import LocalRun
+from imgsim_assets.pipeline.reviewed import Reviewed
 from imgsim_assets.pipeline.reviews import import_reviews
 from imgsim_assets.storage.reader import read_table
 from imgsim_assets_tests.support.shop import Shop
@@ -36,14 +37,19 @@ def _pairs(shop: Shop) -> set[tuple[str, str]]:
     return set(rows.collect().select("left_id", "right_id").iter_rows())
 
 
-def _look(shop: Shop, instance: dg.DagsterInstance, cursor: str | None = None) -> Any:
+def _look(
+    shop: Shop,
+    instance: dg.DagsterInstance,
+    cursor: str | None = None,
+    sensor: str = "reviews__pair_sensor",
+) -> Any:
     definitions = shop.project.definitions()
     repository = definitions.get_repository_def()
-    sensor = repository.get_sensor_def("pair_reviews_sensor")
+    definition = repository.get_sensor_def(sensor)
     context = dg.build_sensor_context(
         instance, cursor=cursor, repository_def=repository, resources=definitions.resources
     )
-    return sensor.evaluate_tick(context)
+    return definition.evaluate_tick(context)
 
 
 def test_a_materialization_honours_the_declared_file(shop: Shop) -> None:
@@ -109,8 +115,7 @@ def test_imported_decisions_make_a_match_table_without_the_key_run_again(shop: S
         file = shop.project.root / "verdicts.csv"
         import_reviews(
             shop.project.store,
-            "pair",
-            ("products", "suppliers"),
+            Reviewed("pair", ("products", "suppliers")),
             file,
             now=datetime(2026, 1, 1, tzinfo=UTC),
         )
@@ -118,3 +123,95 @@ def test_imported_decisions_make_a_match_table_without_the_key_run_again(shop: S
         assert "matches/pair" not in LocalRun(definitions, instance).run().up_to_date
         assert ("p1", "s1") not in _pairs(shop)
         assert "matches/pair" in LocalRun(definitions, instance).run().up_to_date
+
+
+def _declare_groups(shop: Shop) -> None:
+    """Groups of the products, and of both catalogs, each with a file of decisions."""
+    shop.put_item("copy", 1, path="/p1.jpg")
+    shop.declare(groups={"threshold": 0.95, "reviews": "of_products.csv"})
+    settings = {"name": "all", "catalogs": ["products", "suppliers"], "threshold": 0.95}
+    shop.project.declare("all", "DuplicateGroupsComponent", settings | {"reviews": "of_both.csv"})
+    _write(shop, "of_products.csv", "p1,copy,different")
+    _write(shop, "of_both.csv", "products/p2,suppliers/s2,different")
+
+
+def _write(shop: Shop, name: str, *rows: str) -> None:
+    text = "\n".join(["left_id,right_id,verdict", *rows])
+    (shop.project.root / name).write_text(text)
+
+
+def _groups(shop: Shop, table: str) -> list[set[str]]:
+    rows = read_table(table, store=shop.project.store).collect()
+    return [set(ids) for ids in rows.group_by("group_id").agg("id")["id"]]
+
+
+def test_groups_honour_their_declared_files(shop: Shop) -> None:
+    _declare_groups(shop)
+
+    assert shop.project.materialize()
+
+    assert {"p1", "copy"} not in _groups(shop, "products/duplicate_groups")
+    assert {"p2", "s2"} not in _groups(shop, "duplicate_groups/all")
+    assert any({"p1", "copy"} <= group for group in _groups(shop, "duplicate_groups/all"))
+    specs = {spec.key: spec for spec in shop.project.definitions().resolve_all_asset_specs()}
+    for name in ("products", "all"):
+        reviews = dg.AssetKey(["reviews", "groups", name])
+        path = (
+            ["products", "duplicate_groups"] if name == "products" else ["duplicate_groups", name]
+        )
+        assert reviews in {dep.asset_key for dep in specs[dg.AssetKey(path)].deps}
+        assert f"reviews__groups__{name}_sensor" in {
+            sensor.name for sensor in shop.project.definitions().sensors or ()
+        }
+
+
+def test_changed_decisions_about_groups_run_the_groups_alone(shop: Shop) -> None:
+    _declare_groups(shop)
+    assert shop.project.materialize()
+    with shop.project.instance() as instance:
+        definitions = shop.project.definitions()
+        LocalRun(definitions, instance).run()
+        assert "duplicate_groups/all" in LocalRun(definitions, instance).run().up_to_date
+
+        _write(shop, "of_both.csv", "products/p2,suppliers/s2,match")
+        report = LocalRun(definitions, instance).run()
+
+        assert {"products", "suppliers", "matches/pair"} <= set(report.up_to_date)
+        assert "duplicate_groups/all" not in report.up_to_date
+        assert any({"p2", "s2"} <= group for group in _groups(shop, "duplicate_groups/all"))
+        assert "duplicate_groups/all" in LocalRun(definitions, instance).run().up_to_date
+
+
+def test_a_decision_about_groups_starts_the_groups_and_no_other_asset(shop: Shop) -> None:
+    _declare_groups(shop)
+    assert shop.project.materialize()
+    definitions = shop.project.definitions()
+    with shop.project.instance() as instance:
+
+        def observe() -> None:
+            sensor = "reviews__groups__products_sensor"
+            (observation,) = _look(shop, instance, sensor=sensor).asset_events
+            instance.report_runless_asset_event(observation)
+
+        def requested(cursor: Any = None) -> Any:
+            return dg.evaluate_automation_conditions(
+                defs=definitions, instance=instance, cursor=cursor
+            )
+
+        observe()
+        before = requested()
+        _write(shop, "of_products.csv", "p1,copy,cleared")
+        observe()
+        after = requested(before.cursor)
+
+    asked = {each.key for each in after.results if after.get_num_requested(each.key)}
+    assert asked == {dg.AssetKey(["products", "duplicate_groups"])}
+
+
+def test_groups_may_not_have_the_name_of_a_catalog(shop: Shop) -> None:
+    settings = {"name": "products", "catalogs": ["products", "suppliers"]}
+    shop.project.declare("both", "DuplicateGroupsComponent", settings)
+
+    with pytest.raises(Exception) as refused:
+        shop.project.definitions()
+    assert "'products' is a catalog, whose own groups" in str(refused.value.__cause__)

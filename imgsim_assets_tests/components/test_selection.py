@@ -8,7 +8,8 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from imgsim_assets.components.ignore_list import ignore_list_sensor
+from imgsim_assets.components.ignore_list import ignore_list
+from imgsim_assets.components.store.resource import STORE, StoreResource
 from imgsim_assets.similarity.settings import IgnoreSettings
 from imgsim_assets_tests.support.catalogs import sha256_of
 from imgsim_assets_tests.support.images import jpeg
@@ -110,7 +111,7 @@ def test_sensor_observes_the_list_when_it_names_other_images(tmp_path: Path) -> 
     path = tmp_path / "ignore.csv"
     path.write_text("0" * 64)
     key = dg.AssetKey(["matches", "pair", "ignore_list"])
-    sensor = ignore_list_sensor(key, IgnoreSettings(list="ignore.csv"), tmp_path)
+    sensor = ignore_list(key, "matches", IgnoreSettings(list="ignore.csv"), tmp_path).sensor()
 
     first = _tick(sensor, None)
     path.write_text("# the same\n" + "0" * 64)
@@ -124,7 +125,8 @@ def test_sensor_observes_the_list_when_it_names_other_images(tmp_path: Path) -> 
 
 
 def _tick(sensor: dg.SensorDefinition, cursor: str | None) -> Any:
-    return sensor(dg.build_sensor_context(cursor=cursor))
+    store = {STORE: StoreResource()}
+    return sensor(dg.build_sensor_context(cursor=cursor, resources=store))
 
 
 def _rows(shop: Shop) -> list[dict[str, Any]]:

@@ -20,6 +20,7 @@ def _review(verdict: str, left_sha256: str = _A, right_sha256: str = _B) -> pl.D
         "ann",
         None,
         datetime(2026, 1, 1, tzinfo=UTC),
+        None,
     )
     return pl.DataFrame([row], schema=SCHEMA, orient="row")
 

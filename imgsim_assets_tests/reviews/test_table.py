@@ -36,6 +36,7 @@ def _reviews(*rows: Sequence[Any]) -> pl.DataFrame:
         pl.lit("b" * 64).alias("right_sha256"),
         pl.lit(None, pl.String).alias("note"),
         pl.Series("decided_at", times, SCHEMA["decided_at"]),
+        pl.lit(None, pl.String).alias("source"),
     ).select(list(SCHEMA))
 
 
@@ -104,6 +105,42 @@ def test_many_additions_stay_few_files_and_garbage_collection_keeps_every_row(
     assert commit is not None
     assert len(commit.files) < 35
     assert read_reviews(table, commit).height == 40
+
+
+def _file(verdict: str, source: str = "v.csv") -> pl.DataFrame:
+    """A row of a file without time and images."""
+    return _reviews(("l", "r", verdict, "ann", 0)).with_columns(
+        pl.lit(None, SCHEMA["decided_at"]).alias("decided_at"),
+        pl.lit(None, pl.String).alias("left_sha256"),
+        pl.lit(None, pl.String).alias("right_sha256"),
+        pl.lit(source).alias("source"),
+    )
+
+
+def _from_file(verdict: str, minute: int, source: str | None = "v.csv") -> pl.DataFrame:
+    row = _reviews(("l", "r", verdict, "ann", minute))
+    return row.with_columns(pl.lit(source, pl.String).alias("source"))
+
+
+def test_a_verdict_that_a_file_returns_to_is_a_new_decision() -> None:
+    existing = pl.concat([_from_file("different", 1), _from_file("match", 2)])
+
+    assert unknown_reviews(_file("different"), existing).height == 1
+    assert not unknown_reviews(_file("match"), existing).height
+
+
+def test_a_file_that_stays_as_it_is_does_not_decide_against_a_page() -> None:
+    existing = pl.concat([_from_file("different", 1), _from_file("match", 2, source=None)])
+
+    assert not unknown_reviews(_file("different"), existing).height
+    assert unknown_reviews(_file("cleared"), existing).height == 1
+
+
+def test_another_file_that_says_what_was_decided_decides_nothing() -> None:
+    existing = _from_file("match", 1)
+
+    assert not unknown_reviews(_file("match", "other.csv"), existing).height
+    assert unknown_reviews(_file("different", "other.csv"), existing).height == 1
 
 
 _DECISIONS = st.lists(

@@ -178,7 +178,7 @@ def test_groups_after_any_history_are_those_of_a_rebuild_and_hold_no_different_p
                     continue
                 images = [SHA256[content[x][n % len(content[x])]] for x, n in ((a, i), (b, j))]
                 time = _NOON + timedelta(minutes=100 * step + number)
-                rows.append((prefix + a, prefix + b, *images, verdict, "ann", None, time))
+                rows.append((prefix + a, prefix + b, *images, verdict, "ann", None, time, None))
                 ends = sorted(zip((a, b), images, strict=True))
                 latest[ends[0][0], ends[1][0]] = (ends[0][1], ends[1][1], verdict)
             reviews = pl.DataFrame(rows, schema=SCHEMA, orient="row")

@@ -68,7 +68,7 @@ def test_matches_equal_the_definition_after_any_history_of_decisions(
                     continue
                 images = [SHA256[of[n % len(of)]] for of, n in ((left[a], i), (right[b], j))]
                 time = _NOON + timedelta(minutes=100 * step + number)
-                rows.append((a, b, *images, verdict, "ann", None, time))
+                rows.append((a, b, *images, verdict, "ann", None, time, None))
                 latest[a, b] = (images[0], images[1], verdict)
             reviews = pl.DataFrame(rows, schema=SCHEMA, orient="row")
             add_reviews(reviews_table(store, "pair"), reviews)
@@ -138,7 +138,7 @@ def _best(allowed: Scores, matches: Scores, k: int | None) -> list[Pair]:
 
 def test_with_one_to_one_decided_matches_keep_their_items_from_other_pairs() -> None:
     left, right = {"l": [0], "m": [1]}, {"r": [0], "s": [11]}
-    decision = ("l", "s", SHA256[0], SHA256[11], "match", "ann", None, _NOON)
+    decision = ("l", "s", SHA256[0], SHA256[11], "match", "ann", None, _NOON, None)
     with tempfile.TemporaryDirectory() as folder:
         store = Store.open(folder)
         add_reviews(
@@ -153,7 +153,7 @@ def test_with_one_to_one_decided_matches_keep_their_items_from_other_pairs() -> 
 
 def test_a_decision_without_effect_commits_once_and_then_nothing() -> None:
     left, right = {"l": [0]}, {"r": [0]}
-    decision = ("l", "r", SHA256[0], SHA256[0], "unsure", "ann", None, _NOON)
+    decision = ("l", "r", SHA256[0], SHA256[0], "unsure", "ann", None, _NOON, None)
     with tempfile.TemporaryDirectory() as folder, laws._catalogs(left, right):
         store = Store.open(folder)
         versions = [laws._run(store, MatchSettings(threshold=0.5)).version]

@@ -6,10 +6,12 @@ from typing import ClassVar
 
 import dagster as dg
 
-from imgsim_assets.components.declared_catalogs import ComparingComponent
+from imgsim_assets.components.declared_catalogs import ComparingComponent, declared_catalogs
 from imgsim_assets.components.duplicate_groups.groups import cross_catalog_groups_asset
 from imgsim_assets.components.duplicate_groups.scaffolder import DuplicateGroupsScaffolder
-from imgsim_assets.components.ignore_list import IGNORE_LIST, ignore_list_asset, ignore_list_sensor
+from imgsim_assets.components.ignore_list import IGNORE_LIST, ignore_list
+from imgsim_assets.components.observed_input import ObservedInput
+from imgsim_assets.components.reviews import group_reviews
 from imgsim_assets.components.store.component import default_resources
 from imgsim_assets.pipeline.settings import DuplicateGroupsSettings
 from imgsim_assets.settings import Settings
@@ -36,29 +38,39 @@ class DuplicateGroupsComponent(ComparingComponent):
             if names.count(name) > 1:
                 raise self.error(context, ["catalogs"], f"{name!r} is listed twice; list it once")
         self.check_name(context, "tables of groups")
+        if settings.name in declared_catalogs(context):
+            raise self.error(
+                context,
+                ["name"],
+                f"{settings.name!r} is a catalog, whose own groups are reviewed under this name; "
+                "choose another",
+            )
         self.check_owners_and_tags(context, settings.owners, settings.tags)
         evaluated = self.catalogs_with_evaluation(context, names)
         root, path = context.project_root, (CROSS_CATALOG_GROUPS, settings.name)
         table_names = {self.asset_key(*path): "/".join(path)}
-        listed = None
-        ignored: list[dg.AssetsDefinition] = []
-        sensors: list[dg.SensorDefinition] = []
+        reviews = None
+        inputs: list[ObservedInput] = []
         if settings.ignore is not None:
             listed = self.asset_key(*path, IGNORE_LIST)
             table_names[listed] = "/".join((*path, IGNORE_LIST))
-            ignored = [ignore_list_asset(listed, CROSS_CATALOG_GROUPS, settings.ignore, root)]
-            if settings.automation:
-                sensors = [ignore_list_sensor(listed, settings.ignore, root)]
+            inputs.append(ignore_list(listed, CROSS_CATALOG_GROUPS, settings.ignore, root))
+        if settings.reviews is not None:
+            reviews = group_reviews(settings.name, names, settings.reviews, root)
+            reviews_key = self.asset_key(*reviews.path)
+            table_names[reviews_key] = "/".join(reviews.path)
+            inputs.append(reviews.observed(reviews_key, CROSS_CATALOG_GROUPS, settings))
         table = cross_catalog_groups_asset(
             settings,
             self.project_keys(context),
             evaluated,
             root,
-            listed,
+            [each.spec.key for each in inputs],
             self.encoders(context, names),
+            reviews,
         )
         return dg.Definitions(
-            assets=self.translated([table, *ignored], table_names),
-            sensors=sensors,
+            assets=self.translated([table, *(each.asset() for each in inputs)], table_names),
+            sensors=[each.sensor() for each in inputs if settings.automation],
             resources=default_resources(context),
         )

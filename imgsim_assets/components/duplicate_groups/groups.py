@@ -25,6 +25,7 @@ from imgsim_assets.components.ignore_list import IGNORE_LIST
 from imgsim_assets.components.image_catalog.context import CatalogContext
 from imgsim_assets.components.refusal import refuse_failed_inputs
 from imgsim_assets.components.retries import retry_faults
+from imgsim_assets.components.reviews import DeclaredReviews, group_reviews
 from imgsim_assets.components.store.resource import TABLE_ASSET, open_store
 from imgsim_assets.encoders.settings import EncoderSettings
 from imgsim_assets.pipeline.check_names import GROUPS_COHERENT, ONE_CANONICAL_PER_GROUP
@@ -67,8 +68,17 @@ def _check_specs(key: dg.AssetKey, settings: CheckSettings) -> list[dg.AssetChec
     ]
 
 
+def catalog_group_reviews(catalog: CatalogContext) -> DeclaredReviews | None:
+    """The file of decisions that a catalog declares about its groups; None without one."""
+    groups = catalog.settings.groups
+    if groups is None or groups.reviews is None:
+        return None
+    return group_reviews(catalog.name, [catalog.name], groups.reviews, catalog.root)
+
+
 def groups_asset(catalog: CatalogContext, settings: GroupSettings) -> dg.AssetsDefinition:
     """The items of one catalog that show the same, by group."""
+    reviews = catalog_group_reviews(catalog)
 
     @dg.asset(
         **catalog.asset_kwargs("duplicate_groups", ["parquet"]),
@@ -80,12 +90,13 @@ def groups_asset(catalog: CatalogContext, settings: GroupSettings) -> dg.AssetsD
             _all_of(catalog.key("images")),
             *([catalog.key("items")] if settings.within else []),
             *([catalog.key(GROUPS_IGNORE_LIST)] if settings.ignore is not None else []),
+            *([catalog.asset_key(*reviews.path)] if reviews is not None else []),
             *catalog.threshold_deps(settings),
         ],
         description="Items that are connected by similar images, by group, with the similarities "
         "within the group.",
         metadata={"dagster/column_schema": table_schema(_columns(GROUPS, settings))},
-        code_version=code_version(VERSION, settings.model_dump()),
+        code_version=code_version(VERSION, settings.model_dump(exclude={"reviews"})),
         check_specs=_check_specs(catalog.key("duplicate_groups"), catalog.settings.checks),
     )
     @retry_faults
@@ -94,6 +105,8 @@ def groups_asset(catalog: CatalogContext, settings: GroupSettings) -> dg.AssetsD
 
         refuse_failed_inputs(context)
         pipeline = catalog.pipeline(context)
+        if reviews is not None:
+            reviews.import_file(pipeline.store, context.log)
         report = pipeline.groups()
         return _result(
             pipeline.store,
@@ -111,8 +124,9 @@ def cross_catalog_groups_asset(
     asset_key: Callable[..., dg.AssetKey],
     evaluated: Sequence[str],
     root: Path = Path(),
-    ignore_list: dg.AssetKey | None = None,
+    inputs: Sequence[dg.AssetKey] = (),
     encoders: Mapping[str, EncoderSettings] | None = None,
+    reviews: DeclaredReviews | None = None,
 ) -> dg.AssetsDefinition:
     """The items of several catalogs that show the same, by group.
 
@@ -121,8 +135,9 @@ def cross_catalog_groups_asset(
         asset_key: the key, in the project, of an asset of a catalog or of this component.
         evaluated: the catalogs whose encoder_evaluation decides the threshold.
         root: the project's root, from which relative paths of the export and of images start.
-        ignore_list: the key of the ignore list; None without one.
+        inputs: the keys of the ignore list and the decisions, where they are declared.
         encoders: of the catalogs, for orientations.
+        reviews: the declared file of decisions; None without one.
     """
     key = asset_key(CROSS_CATALOG_GROUPS, settings.name)
     group_settings = settings.model_dump(include=set(CrossCatalogGroupSettings.model_fields))
@@ -136,7 +151,7 @@ def cross_catalog_groups_asset(
             *(asset_key(name, "index") for name in settings.catalogs),
             *(_all_of(asset_key(name, "images")) for name in settings.catalogs),
             *(asset_key(name, "items") for name in settings.catalogs if settings.within),
-            *([ignore_list] if ignore_list is not None else []),
+            *inputs,
             *(asset_key(name, "encoder_evaluation") for name in evaluated),
         ],
         description=settings.description
@@ -154,6 +169,8 @@ def cross_catalog_groups_asset(
 
         refuse_failed_inputs(context)
         store = open_store(context)
+        if reviews is not None:
+            reviews.import_file(store, context.log)
         stage = GroupStage(
             store,
             settings.name,
@@ -205,9 +222,12 @@ def _result(
         "incremental": report.incremental,
         "seconds": round(report.seconds, 3),
         "encoder_fingerprint": report.fingerprint,
+        **{f"judged_{verdict}": count for verdict, count in report.decisions.items()},
         "preview": preview(rows),
         **describe_left_out(store, report.left_out, report.shared, report.common),
     }
+    if report.reopened.height:
+        metadata["reopened_decisions"] = preview(report.reopened)
     if rows.height:
         sheet = group_sheet(store, rows)
         metadata["contact_sheet"] = linked_image(

@@ -8,8 +8,12 @@ import dagster as dg
 
 from imgsim_assets.components.audits import audit_job
 from imgsim_assets.components.base import YamlComponent
-from imgsim_assets.components.duplicate_groups.groups import GROUPS_IGNORE_LIST, groups_asset
-from imgsim_assets.components.ignore_list import IGNORE_LIST, ignore_list_asset, ignore_list_sensor
+from imgsim_assets.components.duplicate_groups.groups import (
+    GROUPS_IGNORE_LIST,
+    catalog_group_reviews,
+    groups_asset,
+)
+from imgsim_assets.components.ignore_list import IGNORE_LIST, ignore_list
 from imgsim_assets.components.image_catalog.context import CatalogContext
 from imgsim_assets.components.image_catalog.embeddings import embeddings_asset, vectors_audit
 from imgsim_assets.components.image_catalog.evaluation import evaluation_asset
@@ -25,11 +29,11 @@ from imgsim_assets.components.image_catalog.similarity_graph import (
 )
 from imgsim_assets.components.image_catalog.source import source_asset, source_sensors
 from imgsim_assets.components.image_catalog.status import status_asset
+from imgsim_assets.components.observed_input import ObservedInput
 from imgsim_assets.components.project_tree import add_built
 from imgsim_assets.components.store.component import default_resources
 from imgsim_assets.pipeline.settings import CatalogSettings
 from imgsim_assets.settings import Settings
-from imgsim_assets.similarity.settings import IgnoreSettings
 
 
 @dg.scaffold_with(ImageCatalogScaffolder)
@@ -67,7 +71,7 @@ class ImageCatalogComponent(YamlComponent):
             asset_checks=audits,
             jobs=[job, *audit_jobs],
             schedules=[*refresh_schedule(catalog, job), *audit_schedules],
-            sensors=[*source_sensors(catalog), *_ignore_list_sensors(catalog)],
+            sensors=[*source_sensors(catalog), *_input_sensors(catalog)],
             resources=default_resources(context),
         )
 
@@ -90,10 +94,7 @@ def _assets(catalog: CatalogContext) -> list[dg.AssetsDefinition]:
     else:
         assets += [images_asset(catalog), embeddings_asset(catalog)]
     assets += [status_asset(catalog), index_asset(catalog), similarity_graph_asset(catalog)]
-    assets += [
-        ignore_list_asset(key, settings.name, ignore, catalog.root)
-        for key, ignore in _ignore_lists(catalog).items()
-    ]
+    assets += [each.asset() for each in _inputs(catalog)]
     if settings.evaluation is not None:
         assets.append(evaluation_asset(catalog, settings.evaluation))
     if settings.groups is not None:
@@ -101,18 +102,26 @@ def _assets(catalog: CatalogContext) -> list[dg.AssetsDefinition]:
     return assets
 
 
-def _ignore_lists(catalog: CatalogContext) -> dict[dg.AssetKey, IgnoreSettings]:
-    """The ignore lists that the graph and the groups declare, by the key of their assets."""
-    groups = catalog.settings.groups
+def _inputs(catalog: CatalogContext) -> list[ObservedInput]:
+    """The ignore lists of the graph and the groups, and the file of decisions about groups."""
+    settings = catalog.settings
+    groups = settings.groups
     declared = {
-        IGNORE_LIST: catalog.settings.graph.ignore,
+        IGNORE_LIST: settings.graph.ignore,
         GROUPS_IGNORE_LIST: groups.ignore if groups is not None else None,
     }
-    return {catalog.key(name): ignore for name, ignore in declared.items() if ignore is not None}
+    inputs = [
+        ignore_list(catalog.key(name), settings.name, ignore, catalog.root)
+        for name, ignore in declared.items()
+        if ignore is not None
+    ]
+    reviews = catalog_group_reviews(catalog)
+    if reviews is not None:
+        key = catalog.asset_key(*reviews.path)
+        catalog.table_names[key] = "/".join(reviews.path)
+        inputs.append(reviews.observed(key, settings.name, settings))
+    return inputs
 
 
-def _ignore_list_sensors(catalog: CatalogContext) -> list[dg.SensorDefinition]:
-    if not catalog.settings.automation:
-        return []
-    lists = _ignore_lists(catalog).items()
-    return [ignore_list_sensor(key, ignore, catalog.root) for key, ignore in lists]
+def _input_sensors(catalog: CatalogContext) -> list[dg.SensorDefinition]:
+    return [each.sensor() for each in _inputs(catalog) if catalog.settings.automation]

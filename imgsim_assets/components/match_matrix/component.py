@@ -8,10 +8,11 @@ import dagster as dg
 
 from imgsim_assets.components.audits import audit_job
 from imgsim_assets.components.declared_catalogs import ComparingComponent
-from imgsim_assets.components.ignore_list import IGNORE_LIST, ignore_list_asset, ignore_list_sensor
+from imgsim_assets.components.ignore_list import IGNORE_LIST, ignore_list
 from imgsim_assets.components.match_matrix.matches import GROUP, matches_asset, matches_audit
-from imgsim_assets.components.match_matrix.reviews import reviews_asset, reviews_sensor
 from imgsim_assets.components.match_matrix.scaffolder import MatchMatrixScaffolder
+from imgsim_assets.components.observed_input import ObservedInput
+from imgsim_assets.components.reviews import DeclaredReviews
 from imgsim_assets.components.store.component import default_resources
 from imgsim_assets.pipeline.settings import MatchMatrixSettings
 from imgsim_assets.settings import Settings
@@ -48,34 +49,32 @@ class MatchMatrixComponent(ComparingComponent):
         jobs, schedules = audit_job(f"matches__{settings.name}", audits, settings.checks, "UTC")
         root, key = context.project_root, self.asset_key("matches", settings.name)
         table_names = {key: f"matches/{settings.name}"}
-        listed = None
-        more: list[dg.AssetsDefinition] = []
-        sensors: list[dg.SensorDefinition] = []
+        reviews = None
+        inputs: list[ObservedInput] = []
         if settings.ignore is not None:
             listed = self.asset_key("matches", settings.name, IGNORE_LIST)
             table_names[listed] = f"matches/{settings.name}/{IGNORE_LIST}"
-            more = [ignore_list_asset(listed, GROUP, settings.ignore, root)]
-            if settings.automation:
-                sensors = [ignore_list_sensor(listed, settings.ignore, root)]
+            inputs.append(ignore_list(listed, GROUP, settings.ignore, root))
         if settings.reviews is not None:
-            reviews = self.asset_key("reviews", settings.name)
-            table_names[reviews] = f"reviews/{settings.name}"
-            more.append(reviews_asset(settings, reviews, GROUP, root))
-            if settings.automation:
-                sensors.append(reviews_sensor(settings, reviews, root))
+            catalogs = (settings.left, settings.right)
+            reviews = DeclaredReviews(settings.name, catalogs, settings.reviews, root)
+            reviews_key = self.asset_key(*reviews.path)
+            table_names[reviews_key] = "/".join(reviews.path)
+            inputs.append(reviews.observed(reviews_key, GROUP, settings))
         table = matches_asset(
             settings,
             self.project_keys(context),
             evaluated,
             root,
-            listed,
+            [each.spec.key for each in inputs],
             self.encoders(context, [settings.left, settings.right]),
+            reviews,
         )
         return dg.Definitions(
-            assets=self.translated([table, *more], table_names),
+            assets=self.translated([table, *(each.asset() for each in inputs)], table_names),
             asset_checks=audits,
             jobs=jobs,
             schedules=schedules,
-            sensors=sensors,
+            sensors=[each.sensor() for each in inputs if settings.automation],
             resources=default_resources(context),
         )

@@ -24,9 +24,9 @@ from imgsim_assets.components.checks import (
 from imgsim_assets.components.columns import EVIDENCE, MATCHES, ORIENTATION, table_schema
 from imgsim_assets.components.export import export_table
 from imgsim_assets.components.lineage import column_lineage, match_lineage
-from imgsim_assets.components.match_matrix.reviews import import_declared_reviews
 from imgsim_assets.components.refusal import refuse_failed_inputs
 from imgsim_assets.components.retries import retry_faults
+from imgsim_assets.components.reviews import DeclaredReviews
 from imgsim_assets.components.store.resource import TABLE_ASSET, open_store
 from imgsim_assets.encoders.settings import EncoderSettings
 from imgsim_assets.pipeline.check_names import (
@@ -55,8 +55,9 @@ def matches_asset(
     asset_key: Callable[..., dg.AssetKey],
     evaluated: Sequence[str] = (),
     root: Path = Path(),
-    ignore_list: dg.AssetKey | None = None,
+    inputs: Sequence[dg.AssetKey] = (),
     encoders: Mapping[str, EncoderSettings] | None = None,
+    reviews: DeclaredReviews | None = None,
 ) -> dg.AssetsDefinition:
     """The match table of a left and a right catalog.
 
@@ -65,8 +66,9 @@ def matches_asset(
         asset_key: the key, in the project, of an asset of a catalog or of this component.
         evaluated: the catalogs whose encoder_evaluation decides the threshold.
         root: the project's root, from which relative paths of the export and of images start.
-        ignore_list: the key of the ignore list; None without one.
+        inputs: the keys of the ignore list and the decisions, where they are declared.
         encoders: of the catalogs, for orientations.
+        reviews: the declared file of decisions; None without one.
     """
     key = asset_key("matches", settings.name)
     left = asset_key(settings.left, "embeddings")
@@ -87,9 +89,8 @@ def matches_asset(
             dg.AssetDep(left, partition_mapping=dg.AllPartitionMapping()),
             right,
             *(asset_key(name, "items") for name in (settings.left, settings.right) if within),
-            *([ignore_list] if ignore_list is not None else []),
+            *inputs,
             *(asset_key(name, "encoder_evaluation") for name in evaluated),
-            *([asset_key("reviews", settings.name)] if settings.reviews else []),
         ],
         description=settings.description or _description(settings),
         metadata={"dagster/column_schema": table_schema(columns)},
@@ -115,12 +116,8 @@ def matches_asset(
         pipeline = MatchPipeline(
             open_store(context), settings, root=root, encoders=encoders, log=context.log.info
         )
-        imported = import_declared_reviews(pipeline.store, settings, root)
-        if imported is not None and imported.unknown:
-            context.log.warning(
-                f"{settings.reviews}: {imported.unknown} decisions are about items that are not "
-                f"there, or have no image: {', '.join(imported.first_unknown)}"
-            )
+        if reviews is not None:
+            reviews.import_file(pipeline.store, context.log)
         report = pipeline.run()
         rows = pipeline.rows(report)
         results = _check(pipeline, report, rows)
