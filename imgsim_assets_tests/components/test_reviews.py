@@ -212,6 +212,6 @@ def test_groups_may_not_have_the_name_of_a_catalog(shop: Shop) -> None:
     settings = {"name": "products", "catalogs": ["products", "suppliers"]}
     shop.project.declare("both", "DuplicateGroupsComponent", settings)
 
-    with pytest.raises(Exception) as refused:
+    with pytest.raises(Exception, match="Error while building definitions") as refused:
         shop.project.definitions()
     assert "'products' is a catalog, whose own groups" in str(refused.value.__cause__)
