@@ -126,7 +126,8 @@ def test_sensor_observes_the_list_when_it_names_other_images(tmp_path: Path) -> 
 
 def _tick(sensor: dg.SensorDefinition, cursor: str | None) -> Any:
     store = {STORE: StoreResource()}
-    return sensor(dg.build_sensor_context(cursor=cursor, resources=store))
+    with dg.build_sensor_context(cursor=cursor, resources=store) as context:
+        return sensor(context)
 
 
 def _rows(shop: Shop) -> list[dict[str, Any]]:
