@@ -155,6 +155,20 @@ def __getattr__(name: str) -> Any:
     return _load(name)
 
 
+def load_ipython_extension(ipython: Any) -> None:
+    """`%load_ext imgsim_assets`: show match tables and results of queries with their images."""
+    from imgsim_assets.search.notebook import show_frames
+
+    show_frames(ipython)
+
+
+def unload_ipython_extension(ipython: Any) -> None:
+    """`%unload_ext imgsim_assets`: show all frames as Polars does."""
+    from imgsim_assets.search.notebook import hide_frames
+
+    hide_frames(ipython)
+
+
 def __dir__() -> list[str]:
     """The public API, which tab completion lists and Dagster searches for components."""
     return sorted({*globals(), *__all__})

@@ -157,8 +157,10 @@ class ImageSimilarityModel:
         from imgsim_assets.images.orientation import ORIENTATIONS
         from imgsim_assets.search.dataset import DatasetOptions
         from imgsim_assets.search.neighbors import SearchParams
+        from imgsim_assets.search.notebook import remember_result
         from imgsim_assets.search.query import query_frame, text_frame
         from imgsim_assets.search.read_dataset import read_dataset
+        from imgsim_assets.search.result_gallery import model_gallery
 
         references, embedder = self._parts.references, self._parts.embedder
         params = SearchParams(k, radius, compare)
@@ -174,7 +176,13 @@ class ImageSimilarityModel:
         )
         queries = read_dataset(dataset, options)
         views = ORIENTATIONS if orientations else None
-        return query_frame(queries, references, embedder, params, options, views)
+        result = query_frame(queries, references, embedder, params, options, views)
+        if queries.images is not None:
+            title = repr(self)
+            remember_result(
+                result, lambda frame: model_gallery(frame, queries, references, title=title)
+            )
+        return result
 
     def similarity_graph(
         self,
@@ -385,9 +393,10 @@ class ImageSimilarityModel:
         return f"ImageSimilarityModel({len(self)} items, {images}{encoder}, {self.metric})"
 
     def _repr_html_(self) -> str:
+        from imgsim_assets.search.result_gallery import first_thumbnails
         from imgsim_assets.search.summary import summary_html
 
-        return summary_html(self.summary("dict"))
+        return summary_html(self.summary("dict"), first_thumbnails(self._parts.references))
 
     @property
     def metric(self) -> Metric:

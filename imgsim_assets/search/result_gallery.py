@@ -46,6 +46,14 @@ def item_details(given: Any, items: Dataset, label: str | None) -> Details | Non
     return Details(pl.DataFrame({"path": names}), pl.Series(range(len(names))))
 
 
+def first_thumbnails(references: References, count: int = 8) -> dict[str, bytes]:
+    """The thumbnails of a model's first items that have an image, by label."""
+    rows, images = item_images(references)
+    firsts = rows.unique("id", keep="first", maintain_order=True).head(count)
+    made = zip(firsts["id"], images.thumbnails(firsts["key"].to_list()), strict=True)
+    return {label: each.jpeg for label, each in made if each.jpeg is not None}
+
+
 def model_gallery(
     result: pl.DataFrame,
     queries: References | Dataset,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -92,14 +93,25 @@ def render_summary(summary: Mapping[str, Any], output: str | None) -> Any:
     return None
 
 
-def summary_html(summary: Mapping[str, Any]) -> str:
-    """A summary as an HTML table, which a notebook shows for a model."""
+def summary_html(summary: Mapping[str, Any], thumbnails: Mapping[str, bytes]) -> str:
+    """A summary as an HTML table over some images, which a notebook shows for a model.
+
+    Args:
+        summary: the values.
+        thumbnails: small JPEGs by label.
+    """
+    images = "".join(
+        f"<img src='data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}' "
+        f"alt='{escape(printable(label))}' title='{escape(printable(label))}' "
+        "style='height: 96px; display: inline-block; margin: 2px'>"
+        for label, jpeg in thumbnails.items()
+    )
     rows = "".join(
         f"<tr><th style='text-align: left'>{escape(name)}</th>"
         f"<td style='text-align: left'>{escape(printable(_format_value(value)))}</td></tr>"
         for name, value in summary.items()
     )
-    return f"<table><caption>ImageSimilarityModel</caption>{rows}</table>"
+    return f"<table><caption>ImageSimilarityModel</caption>{rows}</table><div>{images}</div>"
 
 
 def _format_value(value: Any) -> str:

@@ -10,6 +10,8 @@ const MAX_FACET_VALUES = 24;
 const NONE = "(none)";
 const SIDES = { pairs: ["left", "right"], groups: ["item"], items: ["item"] };
 
+// A notebook shows the page in a frame, which needs no bar of its own.
+document.documentElement.classList.toggle("framed", window.parent !== window);
 const data = JSON.parse(document.getElementById("gallery-data").textContent);
 const images = JSON.parse(document.getElementById("gallery-images").textContent);
 const form = document.getElementById("filters");
