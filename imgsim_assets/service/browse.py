@@ -146,7 +146,7 @@ def _expression(catalog: CatalogRows, condition: Condition) -> pl.Expr:
     if operator == IS_EMPTY:
         return cell.is_null() | (_text(cell, kind) == "")
     if operator == CONTAINS:
-        return _text(cell, kind).str.to_lowercase().str.contains(value.lower(), literal=True)
+        return _text(cell, kind).str.contains(f"(?i){pl.escape_regex(value)}")
     if kind.is_numeric():
         return _COMPARISONS[operator](cell, _number(condition))
     # Lists of text files have numbers as text.
