@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import get_args
+from typing import Any, get_args
 
 import click
 
@@ -12,12 +12,14 @@ from imgsim_assets.similarity.evidence.features import features_fingerprint
 from imgsim_assets.similarity.evidence.settings import EvidenceSettings
 from imgsim_assets.similarity.evidence.tiers import SIMILAR, Tier
 
+_DEFAULTS = EvidenceSettings()
 
-def _settings(evidence: bool, require: str | None) -> EvidenceSettings:
-    compute = evidence or require is not None
+
+def _settings(evidence: bool, **given: Any) -> EvidenceSettings:
+    compute = evidence or any(value is not None for value in given.values())
     if compute:
         features_fingerprint()  # fails without OpenCV, before anything is fetched
-    return parse_settings(EvidenceSettings, compute=compute, require=require)
+    return parse_settings(EvidenceSettings, compute=compute, **given)
 
 
 evidence_options = option_group(
@@ -33,6 +35,24 @@ evidence_options = option_group(
         "--require",
         metavar="|".join(get_args(Tier)),
         help="The weakest evidence that counts; implies --evidence.  [default: aligned]",
+    ),
+    click.option(
+        "--min-similarity",
+        type=float,
+        help="Minimum cosine of a candidate; implies --evidence.  "
+        f"[default: {_DEFAULTS.min_similarity:g}]",
+    ),
+    click.option(
+        "--max-candidates",
+        type=int,
+        help="Candidates of each image, the most similar ones; implies --evidence.  "
+        f"[default: {_DEFAULTS.max_candidates}]",
+    ),
+    click.option(
+        "--strict/--no-strict",
+        default=None,
+        help="Whether aligned images count only if they are close copies, not look-alikes; "
+        "implies --evidence.  [default: --strict for groups]",
     ),
 )
 

@@ -37,6 +37,12 @@ Examples:
 @click.argument("catalog")
 @click.argument("other", required=False)
 @options.false_matches_option
+@click.option(
+    "--evidence",
+    is_flag=True,
+    help="Compare the most similar items a second time: those whose images align are no false "
+    "matches. Needs the extra [evidence].",
+)
 @options.encoder_override_options
 @options.store_option
 @options.json_option
@@ -45,6 +51,7 @@ def command(
     catalog: str,
     other: str | None,
     false_matches: str | None,
+    evidence: bool,
     device: str | None,
     weights: str | None,
     factory: str | None,
@@ -72,7 +79,9 @@ def command(
         require_named_program(encoder, weights, f"the vectors of {name}")
     searched = embedded_images(store, other)[1]["id"].n_unique() if other is not None else None
     recommendations = [
-        recommend_threshold(store, name, budget, encoder, searched=searched, log=log)
+        recommend_threshold(
+            store, name, budget, encoder, searched=searched, evidence=evidence, log=log
+        )
         for name, encoder in encoders.items()
     ]
     strictest = max(each.threshold for each in recommendations)

@@ -349,6 +349,12 @@ class EvaluationSettings(Settings):
     )
     false_matches: FalseMatches = FALSE_MATCHES
     label: str | None = Field(None, description="column of the catalog that names a class")
+    evidence: bool = Field(
+        False,
+        description="compare the most similar items a second time: those whose images align are no "
+        "false matches, also for every automatic threshold on this catalog; the extra [evidence] "
+        "installs what it needs",
+    )
 
 
 def _check_threshold(value: Any) -> Any:

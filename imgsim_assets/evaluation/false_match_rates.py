@@ -9,8 +9,8 @@ import polars as pl
 
 from imgsim_assets.encoders.recorded import FINGERPRINT
 from imgsim_assets.evaluation.operating_points import BEST_DIFFERENT
-from imgsim_assets.evaluation.stage import evaluation_table
 from imgsim_assets.similarity.calibration import BUDGET, calibration_table
+from imgsim_assets.similarity.evaluation_table import evaluation_table
 from imgsim_assets.storage.store import Store
 
 SCHEMA = {"threshold": pl.Float64, "rate": pl.Float64}

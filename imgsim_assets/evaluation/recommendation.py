@@ -14,10 +14,11 @@ import polars as pl
 from imgsim_assets.encoders.recorded import encoder_from_commit
 from imgsim_assets.encoders.settings import EncoderSettings
 from imgsim_assets.evaluation.operating_points import floor_to_grid, operating_points, point_at
-from imgsim_assets.evaluation.stage import EvaluationStage, recorded_settings
+from imgsim_assets.evaluation.stage import EvaluationStage
 from imgsim_assets.progress import Log, silent
 from imgsim_assets.similarity import items
 from imgsim_assets.similarity.calibration import CatalogItems, calibrate
+from imgsim_assets.similarity.evaluation_table import recorded_settings
 from imgsim_assets.similarity.threshold import auto_threshold
 from imgsim_assets.storage.store import Store
 
@@ -71,6 +72,7 @@ def recommend_threshold(
     encoder: EncoderSettings | None = None,
     *,
     searched: int | None = None,
+    evidence: bool = False,
     log: Log = silent,
 ) -> ThresholdRecommendation:
     """Recommend a threshold for a catalog from a budget of false matches.
@@ -81,9 +83,11 @@ def recommend_threshold(
         false_matches: the accepted fraction of items with a false best match.
         encoder: the encoder with its device and weights file; by default as it was recorded.
         searched: items of the catalog that is searched; by default the catalog itself.
+        evidence: items whose images align are no false matches.
         log: receives progress messages.
 
     Raises:
+        SettingsError: with evidence, when OpenCV is not installed.
         StoreError: when the catalog has no embeddings, or another encoder made them.
     """
     settings = recorded_settings(store, name)
@@ -91,7 +95,11 @@ def recommend_threshold(
     commit, compared = items.from_embeddings(store, name)
     recorded = encoder_from_commit(commit)
     calibration = calibrate(
-        store, CatalogItems(name, commit, compared), false_matches, remeasure=True
+        store,
+        CatalogItems(name, commit, compared),
+        false_matches,
+        evidence=evidence or settings.evidence,
+        remeasure=True,
     )
     threshold, source, is_measured = auto_threshold([calibration], recorded, searched)
     recall, false_best, false_positives = point_at(evaluation.rows, threshold)

@@ -13,7 +13,6 @@ import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -49,19 +48,19 @@ from imgsim_assets.progress import Log, Progress, silent
 from imgsim_assets.similarity.calibration import (
     Calibration,
     CatalogItems,
-    calibrate,
     find_calibration,
+    measure,
 )
+from imgsim_assets.similarity.evaluation_table import SETTINGS, evaluation_table
 from imgsim_assets.similarity.items import Items, with_vectors
-from imgsim_assets.similarity.nearest_others import nearest_others
+from imgsim_assets.similarity.same_items import judged_matches, same_recipe
 from imgsim_assets.similarity.threshold import auto_threshold
 from imgsim_assets.storage.commit import Commit, PendingCommit
 from imgsim_assets.storage.digest import rows_digest
 from imgsim_assets.storage.store import Store
-from imgsim_assets.storage.table import Table
 
 _RECIPE, _COPIES = "recipe", "copies_recipe"
-_SETTINGS, _THRESHOLD, _SOURCE = "settings", "recommended_threshold", "threshold_source"
+_THRESHOLD, _SOURCE = "recommended_threshold", "threshold_source"
 _MAX_IMAGES = 2000
 _BINS = 400
 _NEAREST = 10
@@ -125,18 +124,6 @@ class EncoderEvaluation:
     data_version: str
 
 
-def evaluation_table(store: Store, name: str) -> Table:
-    """`<name>/encoder_evaluation`; see `operating_points.SCHEMA`."""
-    return store.table(f"{name}/encoder_evaluation")
-
-
-def recorded_settings(store: Store, name: str) -> EvaluationSettings:
-    """The settings of a catalog's newest evaluation; the defaults where there is none."""
-    newest = evaluation_table(store, name).latest()
-    settings = newest.properties.get(_SETTINGS, {}) if newest is not None else {}
-    return EvaluationSettings.model_validate(settings)
-
-
 class EvaluationStage:
     """Evaluates a catalog's encoder on a sample of its images.
 
@@ -181,29 +168,27 @@ class EvaluationStage:
         images = keys.unique("sha256", keep="first", maintain_order=True).sort("sha256")
         images = images.head(_MAX_IMAGES)
         labels = self._labels(images) if self._settings.label else None
-        recipe = _recipe(embeddings.properties[FINGERPRINT], keys, labels, self._settings)
+        evidence, budget = self._settings.evidence, self._settings.false_matches
+        same = same_recipe(judged_matches(self._store, keys), evidence=evidence)
+        recipe = _recipe(embeddings.properties[FINGERPRINT], keys, labels, self._settings, same)
         newest = self._table.latest()
         if newest is not None and not self._table.verify_checksums(newest):
             newest = None
         if newest is not None and newest.properties[_RECIPE] == recipe:
-            budget = self._settings.false_matches
-            stored = find_calibration(self._store, self._name, embeddings, keys, budget)
+            stored = find_calibration(
+                self._store, self._name, embeddings, keys, budget, evidence=evidence
+            )
             if stored is not None:
                 return self._evaluation(newest, stored, started, changed=False)
         items = with_vectors(self._store, self._name, embeddings.properties[FINGERPRINT], keys)
-        compare = cache(partial(nearest_others, items))
-        calibration = calibrate(
-            self._store,
-            CatalogItems(self._name, embeddings, items),
-            self._settings.false_matches,
-            compare=compare,
-            remeasure=True,
+        calibration, others = measure(
+            self._store, CatalogItems(self._name, embeddings, items), budget, evidence=evidence
         )
         sample = _rows_of(items, images)
         different = _different_pairs(sample)
         false: dict[str, NDArray[np.floating[Any]]] = {
             DIFFERENT_IMAGES: different,
-            BEST_DIFFERENT: compare().similarity[:, 0],
+            BEST_DIFFERENT: others.similarity[:, 0],
         }
         recorded = encoder_from_commit(embeddings)
         recall, copies_recipe = self._recall(embeddings, sample, newest)
@@ -212,7 +197,7 @@ class EvaluationStage:
         properties = {
             _RECIPE: recipe,
             _COPIES: copies_recipe,
-            _SETTINGS: self._settings.model_dump(mode="json"),
+            SETTINGS: self._settings.model_dump(mode="json"),
             FINGERPRINT: embeddings.properties[FINGERPRINT],
             _THRESHOLD: threshold.value,
             _SOURCE: threshold.source,
@@ -349,10 +334,11 @@ def _recipe(
     keys: pl.DataFrame,
     labels: Sequence[str | None] | None,
     settings: EvaluationSettings,
+    same: str,
 ) -> str:
     """A digest of everything that decides the evaluation."""
     compared = rows_digest(keys.select("id", "sha256"), EVALUATION_VERSION, fingerprint)
-    parts = [compared, settings.model_dump_json(), repr(labels)]
+    parts = [compared, settings.model_dump_json(), repr(labels), same]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 

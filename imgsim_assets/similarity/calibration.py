@@ -10,19 +10,26 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_left
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import polars as pl
 
 from imgsim_assets.encoders.recorded import FINGERPRINT
 from imgsim_assets.errors import CorruptFileError
 from imgsim_assets.similarity.budget import MIN_ITEMS, thresholds_within
+from imgsim_assets.similarity.evidence.known_pairs import (
+    EVIDENCE,
+    EVIDENCE_FINGERPRINT,
+    EVIDENCE_RULE,
+    known_evidence,
+)
+from imgsim_assets.similarity.evidence.pair import evidence_fingerprint
 from imgsim_assets.similarity.items import Items
 from imgsim_assets.similarity.nearest_others import NearestOthers, nearest_others
 from imgsim_assets.similarity.orientations import TurnedCatalogs
+from imgsim_assets.similarity.same_items import AlignedImages, judged_matches, same_recipe
 from imgsim_assets.storage.commit import Commit, PendingCommit
 from imgsim_assets.storage.digest import rows_digest
 from imgsim_assets.storage.store import Store
@@ -88,14 +95,21 @@ class Calibration:
 
 
 def calibration_table(
-    store: Store, name: str, budget: float = DEFAULT_BUDGET, *, orientations: bool = False
+    store: Store,
+    name: str,
+    budget: float = DEFAULT_BUDGET,
+    *,
+    evidence: bool = False,
+    orientations: bool = False,
 ) -> Table:
-    """`<name>/threshold`, for another budget than 1 % `<name>/threshold.<budget>`; see SCHEMA.
+    """`<name>/threshold`; see SCHEMA.
 
-    Thresholds over all orientations are in `<name>/threshold.orientations`.
+    Thresholds over all orientations, for another budget than 1 %, and with evidence are in tables
+    of their own, such as `<name>/threshold.orientations.0.05.evidence`.
     """
     suffix = ".orientations" if orientations else ""
     suffix += "" if budget == DEFAULT_BUDGET else f".{budget:g}"
+    suffix += ".evidence" if evidence else ""
     return store.table(f"{name}/threshold{suffix}")
 
 
@@ -114,7 +128,7 @@ def find_calibration(
     keys: pl.DataFrame,
     budget: float,
     *,
-    same: pl.DataFrame | None = None,
+    evidence: bool = False,
     max_changed: float = 0.0,
     orientations: bool = False,
 ) -> Calibration | None:
@@ -126,14 +140,15 @@ def find_calibration(
         embeddings: the commit of the embeddings or the index that the items are of.
         keys: the images (id, sha256) of all items.
         budget: the accepted fraction of items with a false best match.
-        same: as in `nearest_others`.
+        evidence: as in `calibrate`.
         max_changed: the fraction of the images that may have changed since.
         orientations: whether the thresholds are over all orientations.
     """
-    table = calibration_table(store, name, budget, orientations=orientations)
+    table = calibration_table(store, name, budget, evidence=evidence, orientations=orientations)
     stored = _read(table, table.latest(), embeddings)
     if stored is None:
         return None
+    same = same_recipe(judged_matches(store, keys), evidence=evidence)
     is_same = stored.commit.properties[_RECIPE] == _recipe(embeddings, keys, budget, same)
     if is_same or (max_changed and _changed_fraction(stored.images, _images(keys)) <= max_changed):
         return _calibration(name, stored.commit, stored.rows, changed=False)
@@ -145,50 +160,74 @@ def calibrate(
     catalog: CatalogItems,
     budget: float,
     *,
-    same: pl.DataFrame | None = None,
-    compare: Callable[[], NearestOthers] | None = None,
+    evidence: bool = False,
     remeasure: bool = False,
     turned: TurnedCatalogs | None = None,
 ) -> Calibration:
     """The catalog's thresholds, as stored or measured now.
 
+    Items of which people judged two images to be a match are no false matches.
+
     Args:
         store: holds the catalog.
         catalog: the catalog, with the images of all items.
         budget: the accepted fraction of items with a false best match.
-        same: left_id and right_id of pairs of items that are known to be no false matches.
-        compare: returns the nearest different items; by default those of `nearest_others`.
-        remeasure: measure after any change of the items, not only after a change of a tenth.
+        evidence: compare the images of the most similar items a second time; items whose images
+            align are no false matches.
+        remeasure: measure after any change of the items, of people's decisions or of what compares
+            images, not only after a change of a tenth of the images.
         turned: the catalogs in all orientations, if these are compared.
+
+    Raises:
+        SettingsError: with evidence, when OpenCV is not installed.
+        StoreError: with evidence, when the bytes of an image are missing or damaged.
     """
     name, embeddings, items = catalog
     max_changed = 0.0 if remeasure else _MAX_CHANGED
-    orientations = turned is not None
     found = find_calibration(
         store,
         name,
         embeddings,
         items.keys,
         budget,
-        same=same,
+        evidence=evidence,
         max_changed=max_changed,
-        orientations=orientations,
+        orientations=turned is not None,
     )
-    if found is not None:
-        return found
-    table = calibration_table(store, name, budget, orientations=orientations)
+    return found or measure(store, catalog, budget, evidence=evidence, turned=turned)[0]
+
+
+def measure(
+    store: Store,
+    catalog: CatalogItems,
+    budget: float,
+    *,
+    evidence: bool = False,
+    turned: TurnedCatalogs | None = None,
+) -> tuple[Calibration, NearestOthers]:
+    """Measure and commit the catalog's thresholds, as `calibrate` does.
+
+    Returns:
+        The thresholds, and the nearest different items that they were measured on.
+    """
+    name, embeddings, items = catalog
+    table = calibration_table(
+        store, name, budget, evidence=evidence, orientations=turned is not None
+    )
     latest = table.latest()
     stored = _read(table, latest, embeddings)
-    if compare is not None:
-        others = compare()
-    else:
-        in_all = turned.turned(name, embeddings, items) if turned is not None else None
-        others = nearest_others(items, same, in_all)
+    judged = judged_matches(store, items.keys)
+    aligned = AlignedImages(store, known_evidence(store, table, latest)) if evidence else None
+    in_all = turned.turned(name, embeddings, items) if turned is not None else None
+    others = nearest_others(items, judged, in_all, aligned)
+    recipe = _recipe(embeddings, items.keys, budget, same_recipe(judged, evidence=evidence))
+    if stored is not None and stored.commit.properties[_RECIPE] == recipe:
+        return _calibration(name, stored.commit, stored.rows, changed=False), others
     rows = _measured_rows(others, budget)
     if stored is not None and _is_kept(stored, others, rows):
         rows = stored.rows
-    properties = {
-        _RECIPE: _recipe(embeddings, items.keys, budget, same),
+    properties: dict[str, Any] = {
+        _RECIPE: recipe,
         FINGERPRINT: embeddings.properties[FINGERPRINT],
         BUDGET: budget,
         _ITEMS: len(others),
@@ -196,11 +235,14 @@ def calibrate(
         _FORMAT: _VERSION,
     }
     files = [table.write_rows(rows), table.write_rows(_images(items.keys), role=_IMAGES)]
+    if aligned is not None:
+        properties[EVIDENCE_RULE] = {EVIDENCE_FINGERPRINT: evidence_fingerprint()}
+        files.append(table.write_rows(aligned.compared, role=EVIDENCE))
     pending = PendingCommit(files, {embeddings.table: embeddings.version}, properties)
     commit = table.commit(partial(_unless_committed, pending, latest))
     if commit is None:
         raise AssertionError("a pending commit is always committed")
-    return _calibration(name, commit, table.read(commit), changed=True)
+    return _calibration(name, commit, table.read(commit), changed=True), others
 
 
 def _measured_rows(others: NearestOthers, budget: float) -> pl.DataFrame:
@@ -268,14 +310,9 @@ def _calibration(name: str, commit: Commit, rows: pl.DataFrame, *, changed: bool
     )
 
 
-def _recipe(
-    embeddings: Commit, keys: pl.DataFrame, budget: float, same: pl.DataFrame | None
-) -> str:
+def _recipe(embeddings: Commit, keys: pl.DataFrame, budget: float, same: str) -> str:
     """A digest of everything that decides a measurement."""
-    context = [str(_VERSION), embeddings.properties[FINGERPRINT], repr(budget)]
-    if same is not None:
-        pairs = same.select("left_id", "right_id").sort("left_id", "right_id")
-        context.append(rows_digest(pairs))
+    context = [str(_VERSION), embeddings.properties[FINGERPRINT], repr(budget), same]
     return rows_digest(keys.select("id", "sha256"), *context)
 
 

@@ -217,6 +217,7 @@ class GroupStage:
                 searched=sum(each.count for _, each in indexed.values()),
                 strict=True,
                 turned=self._turned if settings.orientations else None,
+                evidence=settings.evidence.compute,
             )
             if needs_threshold(settings.evidence)
             else BY_EVIDENCE

@@ -169,6 +169,7 @@ class GraphStage:
                 [catalog],
                 searched=images.count,
                 turned=self._turned if self._settings.orientations else None,
+                evidence=self._settings.evidence.compute,
             )
             if needs_threshold(self._settings.evidence)
             else BY_EVIDENCE

@@ -193,6 +193,7 @@ class MatchStage:
                 catalogs,
                 searched=right_images.count,
                 turned=self._turned if settings.orientations else None,
+                evidence=settings.evidence.compute,
             )
             if needs_threshold(settings.evidence)
             else BY_EVIDENCE

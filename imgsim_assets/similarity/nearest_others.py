@@ -1,12 +1,15 @@
 """The nearest different items of every item of a catalog: the pairs that must not match.
 
 Two items are different unless they share an image: the same file, or another file of the same
-pixels, which has an equal vector. Several images of one item are never a pair.
+pixels, which has an equal vector; unless a caller knows that they show the same; and, where images
+are compared a second time, unless those align. Several images of one item are never a pair.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from math import ceil
 
 import numpy as np
 import polars as pl
@@ -23,6 +26,12 @@ DEPTH = 8
 _MAX_SHARED = DEPTH
 # More pairs of one item than this are not excluded one by one.
 _MAX_EXCLUDED = 64
+# Aligned others of each item that are looked behind.
+_MAX_ALIGNED = 16
+# The fraction of the items, those with the most similar others, whose others are compared again: a
+# little more than the tail to which thresholds are fitted.
+_COMPARED = 0.25
+_VECTORS = ["vector", "other_vector"]
 _PAIRS = {"left_id": pl.String, "right_id": pl.String}
 
 
@@ -50,7 +59,10 @@ class NearestOthers:
 
 
 def nearest_others(
-    items: Items, same: pl.DataFrame | None = None, turned: Items | None = None
+    items: Items,
+    same: pl.DataFrame | None = None,
+    turned: Items | None = None,
+    aligned: Callable[[pl.DataFrame], pl.DataFrame] | None = None,
 ) -> NearestOthers:
     """Compare all items of a catalog, each with all others.
 
@@ -59,6 +71,8 @@ def nearest_others(
         same: left_id and right_id of further pairs of items that are known to be no false
             matches, in either order.
         turned: the images in all orientations, of which the best counts; None for upright only.
+        aligned: returns those of some pairs of images (left_sha256, right_sha256) that show the
+            same. It is asked about the most similar pairs only, until none of them does.
     """
     ids = items.keys["id"].unique().sort()
     if not len(ids):
@@ -79,8 +93,19 @@ def nearest_others(
     # the nearest items may take as many places as it has images.
     own = _largest_count(images, "item")
     depth = own * (DEPTH + min(_largest_count(excluded, "item"), _MAX_EXCLUDED))
+    depth += own * _MAX_ALIGNED if aligned is not None else 0
     lists = _neighbors(items.join_input, turned, depth)
     ranked = _rank_others(images, lists, excluded, clusters)
+    if aligned is not None:
+        sha256 = items.keys["sha256"].gather(unique.first)
+        compared = ranked.head(0).select(_VECTORS)
+        while (pairs := _most_similar(ranked).join(compared, on=_VECTORS, how="anti")).height:
+            compared = pl.concat([compared, pairs])
+            found = _aligned_vectors(pairs, sha256, aligned)
+            if found.height:
+                lists = lists.join(found, on=_VECTORS, how="anti")
+                excluded = pl.concat([excluded, _pairs_with(images, found)]).unique()
+                ranked = _rank_others(images, lists, excluded, clusters)
     similarity = np.full((len(ids), DEPTH), -np.inf)
     other = np.full((len(ids), DEPTH), -1, dtype=np.int64)
     entries = (ranked["item"].to_numpy(), ranked["rank"].to_numpy())
@@ -115,7 +140,7 @@ def _neighbors(rows: JoinInput, turned: Items | None, depth: int) -> pl.DataFram
 def _rank_others(
     images: pl.DataFrame, lists: pl.DataFrame, excluded: pl.DataFrame, clusters: pl.DataFrame
 ) -> pl.DataFrame:
-    """item, cluster, similarity and rank (from 0) of the nearest clusters of every item."""
+    """The nearest clusters of every item: item, cluster, similarity, the vectors, rank (from 0)."""
     carriers = images.group_by("vector", maintain_order=True).head(_MAX_SHARED)
     pairs = (
         images.join(lists, on="vector")
@@ -123,12 +148,47 @@ def _rank_others(
         .filter(pl.col("item") != pl.col("other"))
         .join(excluded, on=["item", "other"], how="anti")
         .join(clusters.rename({"item": "other", "vector": "cluster"}), on="other")
-        .group_by("item", "cluster")
-        .agg(pl.col("similarity").max())
+        .sort(["similarity", *_VECTORS], descending=[True, False, False])
+        .unique(["item", "cluster"], keep="first", maintain_order=True)
+        .select("item", "cluster", "similarity", *_VECTORS)
         .sort(["item", "similarity", "cluster"], descending=[False, True, False])
     )
     rank = pl.int_range(pl.len()).over("item").alias("rank")
     return pairs.with_columns(rank).filter(pl.col("rank") < DEPTH)
+
+
+def _most_similar(ranked: pl.DataFrame) -> pl.DataFrame:
+    """The pairs of vectors that are as similar as the nearest others of some of the items are."""
+    best = ranked.filter(pl.col("rank") == 0)["similarity"].sort(descending=True)
+    if not len(best):
+        return ranked.select(_VECTORS)
+    lowest = best[max(0, ceil(_COMPARED * len(best)) - 1)]
+    return (
+        ranked.filter(pl.col("similarity") >= lowest).select(_VECTORS).unique(maintain_order=True)
+    )
+
+
+def _aligned_vectors(
+    pairs: pl.DataFrame, sha256: pl.Series, aligned: Callable[[pl.DataFrame], pl.DataFrame]
+) -> pl.DataFrame:
+    """Those of some pairs of vectors whose images align, in both directions."""
+    ends = [sha256.gather(pairs[name]) for name in _VECTORS]
+    named = pairs.with_columns(ends[0].alias("a"), ends[1].alias("b")).with_columns(
+        pl.min_horizontal("a", "b").alias("left_sha256"),
+        pl.max_horizontal("a", "b").alias("right_sha256"),
+    )
+    images = ["left_sha256", "right_sha256"]
+    found = named.join(aligned(named.select(images).unique()), on=images, how="semi")
+    swapped = found.select(pl.col(_VECTORS[1]).alias(_VECTORS[0]), pl.col(_VECTORS[0]).alias("b"))
+    return pl.concat([found.select(_VECTORS), swapped.rename({"b": _VECTORS[1]})]).unique()
+
+
+def _pairs_with(images: pl.DataFrame, vectors: pl.DataFrame) -> pl.DataFrame:
+    """Item and other of items that have these pairs of vectors."""
+    others = images.rename({"item": "other", "vector": "other_vector"})
+    carriers = others.group_by("other_vector", maintain_order=True).head(_MAX_EXCLUDED)
+    pairs = images.join(vectors, on="vector").join(carriers, on="other_vector")
+    return pairs.filter(pl.col("item") != pl.col("other")).select("item", "other")
 
 
 def _pairs_that_share(images: pl.DataFrame) -> pl.DataFrame:

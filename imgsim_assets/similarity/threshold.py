@@ -9,6 +9,7 @@ from imgsim_assets.encoders.recorded import encoder_from_commit
 from imgsim_assets.encoders.settings import RECOMMENDED, EncoderSettings, Threshold
 from imgsim_assets.similarity.budget import MIN_ITEMS
 from imgsim_assets.similarity.calibration import Calibration, CatalogItems, calibrate
+from imgsim_assets.similarity.evaluation_table import recorded_settings
 from imgsim_assets.similarity.neighbor_lists import MIN_COSINE
 from imgsim_assets.similarity.orientations import TurnedCatalogs
 from imgsim_assets.similarity.settings import DECLARED, NO_THRESHOLD
@@ -32,6 +33,7 @@ def resolve_threshold(
     searched: int,
     strict: bool = False,
     turned: TurnedCatalogs | None = None,
+    evidence: bool = False,
 ) -> ResolvedThreshold:
     """Resolve a declared threshold for catalogs of one encoder.
 
@@ -47,6 +49,8 @@ def resolve_threshold(
             halfway between the recommended threshold and 1.
         turned: the catalogs in all orientations, if these are compared; `recommended`, which was
             measured without them, then is `auto`.
+        evidence: whether items whose images align are no false matches; so it is for a catalog
+            whose encoder evaluation declares it.
     """
     if not isinstance(threshold, str):
         if threshold is None:
@@ -57,7 +61,16 @@ def resolve_threshold(
     if threshold == RECOMMENDED and recommended is not None and turned is None:
         return ResolvedThreshold(recommended, f"recommended for {encoder.describe()}")
     by_name = {each.name: each for each in catalogs}
-    calibrations = [calibrate(store, each, budget, turned=turned) for each in by_name.values()]
+    calibrations = [
+        calibrate(
+            store,
+            each,
+            budget,
+            evidence=evidence or recorded_settings(store, each.name).evidence,
+            turned=turned,
+        )
+        for each in by_name.values()
+    ]
     return auto_threshold(calibrations, encoder, searched, strict=strict)
 
 

@@ -102,9 +102,13 @@ class Store:
         """Every table that has a commit, sorted."""
         return [folder for folder in self.table_folders() if self.table(folder).versions()]
 
-    def table_folders(self) -> list[str]:
-        """Every folder that looks like a table's, also those without a commit, sorted."""
-        return sorted(self._folders_below(""))
+    def table_folders(self, below: str = "") -> list[str]:
+        """Every folder that looks like a table's, also those without a commit, sorted.
+
+        Args:
+            below: the folder to look in, such as "reviews"; by default the whole store.
+        """
+        return sorted(self._folders_below(below))
 
     def _folders_below(self, folder: str) -> Iterator[str]:
         names = {entry.name for entry in self.files.entries(folder) if entry.is_folder}

@@ -1,4 +1,4 @@
-"""--evidence and --require."""
+"""--evidence, --require and the options of candidates."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 from PIL import ImageOps
 
+from imgsim_assets.encoders.settings import EncoderSettings
 from imgsim_assets.similarity.evidence.features import features_fingerprint
-from imgsim_assets_tests.support.scenes import jpeg, png, scene
+from imgsim_assets_tests.support.catalogs import indexed
+from imgsim_assets_tests.support.scenes import jpeg, painted, png, scene
 from imgsim_assets_tests.support.shell import Shell
 
 _FLAGS = ("--encoder", "hog_color")
@@ -65,6 +67,43 @@ def test_groups_are_linked_by_evidence(folders: Shell) -> None:
     assert groups.code == 0, groups.err
     assert "1 groups of 2 of 4 items" in groups.out
     assert "candidates: 0 same_bytes, 0 same_pixels, 1 aligned" in groups.out
+
+
+def test_candidates_are_bounded_by_options(folders: Shell) -> None:
+    far = folders("match", "left", "right", *_FLAGS, "--min-similarity", "0.999", "--json")
+    near = folders("match", "left", "right", *_FLAGS, "--min-similarity", "-1", "--json")
+    few = folders("groups", "left", "right", *_FLAGS, "--max-candidates", "1", "--json")
+    bad = folders("match", "left", "right", *_FLAGS, "--max-candidates", "0")
+
+    assert (far.json["threshold"], near.json["threshold"]) == (0.999, -1)
+    assert len(near.json["matches"]) == 1
+    assert few.code == 0, few.err
+    assert bad.code == 2
+    assert "--max-candidates" in bad.err
+
+
+def test_look_alikes_are_grouped_without_strict(folders: Shell) -> None:
+    for name, color in (("red", "firebrick"), ("blue", "navy")):
+        Path(f"left/{name}.png").write_bytes(png(painted(scene(4), color)))
+
+    strict = folders("groups", "left", *_FLAGS, "--evidence", "--json")
+    loose = folders("groups", "left", *_FLAGS, "--no-strict", "--json")
+
+    assert strict.json["groups"] == []
+    assert [group["size"] for group in loose.json["groups"]] == [2]
+
+
+def test_recommended_threshold_leaves_out_images_that_align(shell: Shell) -> None:
+    originals = {f"p{seed}": scene(seed, (160, 120), 60) for seed in range(36)}
+    files = {item: png(image) for item, image in originals.items()}
+    files |= {f"{item} copy": jpeg(image, 60) for item, image in originals.items()}
+    indexed(shell.store, "shop", files, EncoderSettings(name="hog_color"))
+    arguments = ("recommend-threshold", "shop", "--false-matches", "5%", "--json")
+
+    plain = shell(*arguments)
+    with_evidence = shell(*arguments, "--evidence")
+
+    assert with_evidence.json["threshold"] < plain.json["threshold"]
 
 
 def test_missing_extra_is_one_message_before_anything_is_read(

@@ -139,6 +139,11 @@ def test_too_small_catalog_fails_threshold_calibrated(tmp_path: Path, web: Web) 
     assert not evaluation.passed
     assert evaluation.severity == dg.AssetCheckSeverity.WARN
     assert evaluation.metadata["budget"].value == 0.01
+    with shop.project.instance() as instance:
+        metadata = _metadata(instance, ["products", "encoder_evaluation"])
+    # The interval of too few items is not that of the threshold.
+    assert metadata["recommended_threshold"] == 0.845
+    assert "threshold_interval" not in metadata
 
 
 def _metadata(instance: dg.DagsterInstance, key: list[str]) -> dict[str, Any]:

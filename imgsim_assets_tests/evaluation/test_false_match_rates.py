@@ -7,9 +7,9 @@ from imgsim_assets.encoders.recorded import FINGERPRINT
 from imgsim_assets.evaluation.false_match_rates import false_match_rates
 from imgsim_assets.evaluation.operating_points import BEST_DIFFERENT, DIFFERENT_IMAGES
 from imgsim_assets.evaluation.operating_points import SCHEMA as EVALUATION
-from imgsim_assets.evaluation.stage import evaluation_table
 from imgsim_assets.similarity.calibration import BUDGET, calibration_table
 from imgsim_assets.similarity.calibration import SCHEMA as CALIBRATION
+from imgsim_assets.similarity.evaluation_table import evaluation_table
 from imgsim_assets.storage.commit import PendingCommit
 from imgsim_assets.storage.store import Store
 

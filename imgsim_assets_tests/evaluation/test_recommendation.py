@@ -10,8 +10,9 @@ from imgsim_assets.encoders.table import latest_embeddings
 from imgsim_assets.errors import StoreError
 from imgsim_assets.evaluation.operating_points import OPERATING_POINTS, THRESHOLDS, floor_to_grid
 from imgsim_assets.evaluation.recommendation import recommend_threshold
-from imgsim_assets.evaluation.stage import EvaluationStage, evaluation_table
+from imgsim_assets.evaluation.stage import EvaluationStage
 from imgsim_assets.images.perturbations import PERTURBATIONS
+from imgsim_assets.similarity.evaluation_table import evaluation_table
 from imgsim_assets.storage.store import Store
 from imgsim_assets_tests.support.catalogs import THUMBNAIL, embed_shards, fill
 from imgsim_assets_tests.support.images import jpeg

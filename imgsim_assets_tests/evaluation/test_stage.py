@@ -22,9 +22,9 @@ from imgsim_assets.evaluation.operating_points import (
 from imgsim_assets.evaluation.stage import (
     EncoderEvaluation,
     EvaluationStage,
-    evaluation_table,
 )
 from imgsim_assets.images.perturbations import PERTURBATIONS
+from imgsim_assets.similarity.evaluation_table import evaluation_table
 from imgsim_assets.storage.commit import PendingCommit
 from imgsim_assets.storage.store import Store
 from imgsim_assets_tests.support.catalogs import (

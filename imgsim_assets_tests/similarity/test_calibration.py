@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import numpy as np
 import polars as pl
 import pytest
 
 from imgsim_assets.encoders.recorded import FINGERPRINT, to_metadata
-from imgsim_assets.encoders.settings import EncoderSettings
+from imgsim_assets.encoders.settings import EncoderSettings, EvaluationSettings
+from imgsim_assets.reviews.table import SCHEMA, add_reviews
 from imgsim_assets.similarity.calibration import (
     Calibration,
     CatalogItems,
     calibrate,
     calibration_table,
 )
-from imgsim_assets.similarity.items import Items
+from imgsim_assets.similarity.evaluation_table import evaluation_table
+from imgsim_assets.similarity.evidence.table import FeatureTable
+from imgsim_assets.similarity.items import Items, from_index
 from imgsim_assets.similarity.matches import MatchStage, match_table
 from imgsim_assets.similarity.settings import MatchSettings
 from imgsim_assets.similarity.threshold import ResolvedThreshold, resolve_threshold
-from imgsim_assets.storage.commit import Commit
+from imgsim_assets.storage.commit import Commit, PendingCommit
 from imgsim_assets.storage.store import Store
 from imgsim_assets_tests.support.catalogs import THUMBNAIL, indexed, tiny
 from imgsim_assets_tests.support.damage import flip_bit
+from imgsim_assets_tests.support.scenes import jpeg, png, scene
 from imgsim_assets_tests.support.tables import latest_commit
 
 ENCODER = EncoderSettings(name="resnet50")
@@ -114,20 +120,89 @@ def test_damaged_or_foreign_calibration_is_measured_again(store: Store) -> None:
     assert foreign.changed
 
 
-def test_pairs_known_to_be_the_same_lower_the_threshold(store: Store) -> None:
-    catalog = _catalog(100)
+def _with_twins(count: int) -> CatalogItems:
+    """Each item has a twin that is nearly as similar as can be."""
+    catalog = _catalog(count)
     twins = np.concatenate([catalog.items.vectors, catalog.items.vectors + np.float32(1e-3)])
     twins /= np.linalg.norm(twins, axis=1, keepdims=True)
-    ids = [f"{row:05d}" for row in range(200)]
-    items = Items(pl.DataFrame({"id": ids, "sha256": ids}), twins)
-    same = pl.DataFrame({"left_id": ids[:100], "right_id": ids[100:]})
+    ids = [f"{row:05d}" for row in range(2 * count)]
+    return catalog._replace(items=Items(pl.DataFrame({"id": ids, "sha256": ids}), twins))
 
-    unknown = calibrate(store, catalog._replace(items=items), 0.05)
-    known = calibrate(store, catalog._replace(items=items), 0.05, same=same, remeasure=True)
-    again = calibrate(store, catalog._replace(items=items), 0.05, same=same, remeasure=True)
 
-    assert known.threshold() < unknown.threshold()
-    assert (known.changed, again.changed) == (True, False)
+def _judge(store: Store, name: str, verdict: str, count: int, second: int) -> None:
+    """Judge the images of the first items and their twins, of 100 each."""
+    rows = [
+        {
+            # Ids of another catalog: what was judged are the images.
+            "left_id": f"x{row}",
+            "right_id": f"y{row}",
+            "left_sha256": f"{row + 100:05d}",
+            "right_sha256": f"{row:05d}",
+            "verdict": verdict,
+            "reviewer": "a",
+            "note": None,
+            "decided_at": datetime(2030, 1, 1, 0, 0, second, tzinfo=UTC),
+        }
+        for row in range(count)
+    ]
+    add_reviews(store.table(f"reviews/{name}"), pl.DataFrame(rows, schema=SCHEMA))
+
+
+def test_items_that_were_judged_a_match_lower_the_threshold(store: Store) -> None:
+    catalog = _with_twins(100)
+
+    unknown = _calibrate(store, catalog)
+    _judge(store, "pair", "match", 100, 1)
+    known = _calibrate(store, catalog)
+    again = _calibrate(store, catalog)
+    served = _calibrate(store, catalog, remeasure=False)
+    _judge(store, "groups/shop", "cleared", 100, 2)
+    cleared = _calibrate(store, catalog)
+
+    assert known.threshold() < unknown.threshold() == cleared.threshold()
+    assert (known.changed, again.changed, served.changed) == (True, False, False)
+
+
+def test_few_judged_items_within_the_interval_change_no_threshold(store: Store) -> None:
+    catalog = _with_twins(100)
+    before = _calibrate(store, catalog)
+    _judge(store, "pair", "match", 1, 1)
+
+    after = _calibrate(store, catalog)
+
+    assert after.changed
+    assert after.data_version == before.data_version
+
+
+def test_items_whose_images_align_lower_the_threshold(store: Store) -> None:
+    """A shop of 40 products and a recompressed copy of each."""
+    originals = {f"p{seed}": scene(seed, (160, 120), 60) for seed in range(40)}
+    files = {item: png(image) for item, image in originals.items()}
+    files |= {f"{item} copy": jpeg(image, 60) for item, image in originals.items()}
+    indexed(store, "shop", files, EncoderSettings(name="hog_color"))
+    catalog = CatalogItems("shop", *from_index(store, "shop"))
+
+    plain = calibrate(store, catalog, 0.05)
+    with_evidence = calibrate(store, catalog, 0.05, evidence=True)
+    again = calibrate(store, catalog, 0.05, evidence=True, remeasure=True)
+
+    assert with_evidence.threshold() < plain.threshold()
+    assert again.changed is False
+    assert calibrate(store, catalog, 0.05, remeasure=True).threshold() == plain.threshold()
+
+
+def test_declared_evaluation_with_evidence_decides_automatic_thresholds(store: Store) -> None:
+    catalog = _catalog(60)
+    table = evaluation_table(store, "shop")
+    settings = EvaluationSettings(evidence=True).model_dump(mode="json")
+    table.commit(lambda _: PendingCommit([], {}, {"settings": settings}))
+    # Images that cannot be decoded align with none.
+    FeatureTable(store).append(dict.fromkeys(catalog.items.keys["sha256"]))
+
+    _resolve(store, "auto", catalog)
+
+    assert store.table("shop/threshold.0.05.evidence").latest() is not None
+    assert store.table("shop/threshold.0.05").latest() is None
 
 
 def test_one_new_item_updates_a_match_table_with_threshold_auto(store: Store) -> None:

@@ -77,8 +77,8 @@ def _describe(store: "Store", name: str, evaluation: "EncoderEvaluation") -> dic
     described: dict[str, Any] = {
         **table_metadata(store, table, evaluation, evaluation.rows.height),
         "recommended_threshold": evaluation.threshold,
-        "threshold_interval": "{:g} to {:g}".format(*evaluation.interval),
         "threshold_source": evaluation.source,
+        **_interval(evaluation),
         THRESHOLD_CALIBRATED: evaluation.is_measured,
         "false_best_matches": round(evaluation.false_best_matches, 4),
         "false_positives_per_million": round(evaluation.false_positives_per_million, 1),
@@ -116,6 +116,13 @@ def _describe(store: "Store", name: str, evaluation: "EncoderEvaluation") -> dic
             "mean_average_precision": round(evaluation.labels.mean_average_precision, 4),
         }
     return described
+
+
+def _interval(evaluation: "EncoderEvaluation") -> dict[str, str]:
+    """The interval of the threshold, unless too few items measure one and it is another."""
+    if not evaluation.is_measured:
+        return {}
+    return {"threshold_interval": "{:g} to {:g}".format(*evaluation.interval)}
 
 
 def _trade_off(evaluation: "EncoderEvaluation") -> str:
