@@ -35,6 +35,7 @@ const EMPTY = {
 const WORDS = { match: "Match", different: "Different", unsure: "Unsure" };
 const NEWS_MS = 20_000;
 const URL_MS = 200;
+const LOADING_MS = 400;
 
 const byId = (id) => document.getElementById(id);
 const name = byId("review").dataset.name;
@@ -63,10 +64,17 @@ async function openTab(tab, position = null) {
   const queue = new Queue(api, tab, state.queue?.version);
   state.queue = queue;
   showTabs();
-  await queue.load(position ?? 0);
+  const waiting = setTimeout(showLoading, LOADING_MS);
+  await queue.load(position ?? 0).finally(() => clearTimeout(waiting));
   if (state.queue !== queue) return;
   showTabs();
   await goTo(position === null ? (queue.firstOpen ?? 0) : position);
+}
+
+function showLoading() {
+  byId("pair").hidden = true;
+  byId("empty").hidden = false;
+  byId("empty").textContent = "Loading the pairs";
 }
 
 async function goTo(position) {
@@ -130,7 +138,9 @@ function showTabs() {
   });
   const hadFocus = byId("tabs").contains(document.activeElement);
   byId("tabs").replaceChildren(...links);
-  if (hadFocus) byId("tabs").querySelector("[aria-current]").focus();
+  const current = byId("tabs").querySelector("[aria-current]");
+  byId("tabs").scrollLeft = current.offsetLeft - (byId("tabs").clientWidth - current.offsetWidth) / 2;
+  if (hadFocus) current.focus();
 }
 
 async function lookForNews() {
@@ -251,8 +261,8 @@ async function decide(verdict) {
   const note = byId("note").value.trim();
   const before = pair.verdict;
   decisions.made.push({ pair, before, queue: state.queue, position: state.position });
-  decisions.send(pair, verdict, person, note);
-  await state.queue.mark(pair, verdict, { reviewer: person, note: note || null });
+  decisions.send(pair, verdict, person, note, before);
+  state.queue.mark(pair, verdict, { reviewer: person, note: note || null });
   adjustCounts(before, verdict);
   if (state.position < state.queue.total - 1) await goTo(state.position + 1);
   else {
@@ -271,9 +281,10 @@ async function undo() {
   const person = await reviewer.require();
   if (!person) return;
   const verdict = last?.before ?? null;
+  const before = pair.verdict;
   adjustCounts(pair.verdict, verdict);
-  decisions.send(pair, verdict ?? "cleared", person, "");
-  await state.queue.mark(pair, verdict, { reviewer: verdict ? person : null });
+  decisions.send(pair, verdict ?? "cleared", person, "", before);
+  state.queue.mark(pair, verdict, { reviewer: verdict ? person : null });
   if (last && last.queue === state.queue) await goTo(last.position);
   else showCandidate(state.candidate);
   showProgress();
@@ -295,12 +306,12 @@ function showSaving() {
   byId("saving").textContent = count ? `Saving ${count === 1 ? "a decision" : `${count} decisions`}` : "";
 }
 
-function undoFailed(pair, error) {
+function undoFailed(pair, error, before) {
   decisions.made = decisions.made.filter((each) => each.pair !== pair);
-  state.queue.mark(pair, null).then(() => {
-    showProgress();
-    if (state.candidate && pairKey(state.candidate) === pairKey(pair)) showCandidate(pair);
-  });
+  adjustCounts(pair.verdict, before);
+  state.queue.mark(pair, before);
+  showProgress();
+  if (state.candidate && pairKey(state.candidate) === pairKey(pair)) showCandidate(pair);
   showError(new Error(`The decision about ${plainText(pair.left_id, 60)} and ${plainText(pair.right_id, 60)} was not recorded: ${error.message}`));
 }
 

@@ -100,7 +100,7 @@ export class Queue {
   }
 
   /** Show a verdict wherever a pair is loaded. */
-  async mark(decided, verdict, details = {}) {
+  mark(decided, verdict, details = {}) {
     const key = pairKey(decided);
     const change = (pair) => {
       if (pairKey(pair) === key) Object.assign(pair, { verdict, reviewer: null, note: null, ...details });
@@ -109,9 +109,8 @@ export class Queue {
       if (pairKey(pair) === key && Boolean(pair.verdict) !== Boolean(verdict)) this.judged += verdict ? 1 : -1;
       change(pair);
     }
-    const loading = this.candidates.get(decided.left_id);
-    if (loading) (await loading.catch(() => [])).forEach(change);
     change(decided);
+    this.candidates.get(decided.left_id)?.then((pairs) => pairs.forEach(change), () => {});
   }
 }
 
@@ -132,10 +131,10 @@ export class Decisions {
   }
 
   /** Send a decision; those that are made while a request runs are sent together. */
-  send(pair, verdict, reviewer, note) {
+  send(pair, verdict, reviewer, note, before) {
     const names = ["left_id", "right_id", "left_sha256", "right_sha256"];
     const decision = { ...Object.fromEntries(names.map((name) => [name, pair[name]])), verdict, note: note || null };
-    this.waiting.push({ pair, reviewer, decision });
+    this.waiting.push({ pair, reviewer, decision, before });
     if (!this.isSending) this.sendAll();
     this.onChange();
   }
@@ -165,6 +164,6 @@ export class Decisions {
       return;
     }
     this.waiting.splice(this.waiting.indexOf(some[0]), some.length);
-    if (problem !== null) this.onFailure(some[0].pair, problem);
+    if (problem !== null) this.onFailure(some[0].pair, problem, some[0].before);
   }
 }

@@ -37,7 +37,7 @@ export function scoresPanel(scores, hasEvidence) {
   update();
   const scale = element("div", { class: "scale", "aria-hidden": "true" });
   for (let step = 0; step <= 4; step++) scale.append(element("span", { text: (model.low + ((1 - model.low) * step) / 4).toFixed(2) }));
-  const label = element("label", { for: "threshold", text: "Threshold" });
+  const label = element("label", { for: "threshold", text: "Threshold, on the best similarity of all left items" });
   const histogram = element("div", { class: "histogram" }, chart.svg, slider, scale);
   const notes = element("p", { class: "muted" });
   notes.append(`The dashed line is the present threshold, ${scores.threshold.toFixed(3)}. `);
