@@ -109,8 +109,8 @@ def _fill(root: Path, store: Store, count: int, dim: int) -> None:
         VectorTable(store, name, fingerprint(encoder)).append(VectorRows(images, chosen, ones))
         pipeline.embed(pipeline.shards)
         pipeline.index()
-    settings = MatchMatrixSettings(name=_NAME, left=_CATALOGS[0], right=_CATALOGS[1], threshold=0.8)
-    report = MatchPipeline(store, settings, root=root).run()
+    matches = MatchMatrixSettings(name=_NAME, left=_CATALOGS[0], right=_CATALOGS[1], threshold=0.8)
+    report = MatchPipeline(store, matches, root=root).run()
     print(f"{report.matches:,} matches of {report.left_items:,} items, {dim} numbers each")
 
 
