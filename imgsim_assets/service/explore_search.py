@@ -56,7 +56,9 @@ async def show_search(
             encoder: QueryEncoder = request.app.state.encoder
             title = f"Images that show \u201c{question}\u201d"
             shown |= await _nearest(page, index, encoder.encode_text(index, question), title)
-        return await asyncio.to_thread(_render, page, question=question, hint=hint, **shown)
+        return await asyncio.to_thread(
+            _render, page, request, question=question, hint=hint, **shown
+        )
     except ImgsimError as error:
         return page.error(error)
 
@@ -76,7 +78,7 @@ async def search_by_image(
         vectors = encoder.encode_images(index, [await file.read()])
         shown = await _nearest(page, index, vectors, "Most similar items")
         _, _, hint = await asyncio.to_thread(_text_search, view, catalog)
-        return await asyncio.to_thread(_render, page, hint=hint, **shown)
+        return await asyncio.to_thread(_render, page, request, hint=hint, **shown)
     except ImgsimError as error:
         return page.error(error)
 
@@ -122,7 +124,8 @@ def _text_search(view: View, catalog: str) -> tuple[CatalogIndex | None, bool, s
     )
 
 
-def _render(page: ExplorePage, **values: Any) -> Response:
+def _render(page: ExplorePage, request: Request, **values: Any) -> Response:
     defaults: dict[str, Any] = {"question": "", "results_title": "", "more_found": 0}
+    defaults |= {"max_upload_bytes": request.app.state.settings.max_upload_bytes}
     defaults |= {"found": None, "results": None, "total_found": 0}
     return page.render("explore_search.html", SEARCH, **{**defaults, **values})

@@ -5,16 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from html import unescape
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from fastapi.testclient import TestClient
 
+from imgsim_assets.encoders.settings import EncoderSettings
 from imgsim_assets.reviews.table import group_reviews_table
 from imgsim_assets.service.app import create_app
 from imgsim_assets.service.settings import ServeSettings
 from imgsim_assets.storage.store import Store
+from imgsim_assets_tests.support import tiny_models
 from imgsim_assets_tests.support.browsed_store import (
     HOSTILE_ID,
     HOSTILE_URL,
@@ -23,6 +26,7 @@ from imgsim_assets_tests.support.browsed_store import (
     PASSWORD,
     SCRIPT,
     build,
+    catalog,
 )
 from imgsim_assets_tests.support.catalogs import sha256_of, tiny
 
@@ -158,6 +162,10 @@ def test_failures_have_reason_retry_and_what_to_do(client: TestClient) -> None:
     for expected in ("empty_id", "http_404", "truncated", "fill the field", "replace the image"):
         assert expected in html
     assert items_of(page(client, "products/failures", status="http_404")) == ["x1", "x2"]
+    timed_out = page(client, "products/failures", status="timeout")
+    for expected in ("2031-05-04 03:02 UTC", "2 attempts", "raise timeout_s for slow hosts"):
+        assert expected in timed_out
+        assert expected in page(client, "products/item", id="x1")
 
 
 def test_shared_images_have_count_and_a_line_for_the_ignore_list(client: TestClient) -> None:
@@ -249,6 +257,23 @@ def test_search_by_a_file_that_is_no_image_says_so(client: TestClient) -> None:
     html = client.post("/explore/products/search", files=files).text
 
     assert 'role="alert"' in html
+
+
+@pytest.mark.slow
+def test_words_are_compared_with_images_where_the_encoder_has_a_text_tower(
+    tmp_path: Path,
+) -> None:
+    folder = tiny_models.save_siglip(tmp_path / "siglip")
+    encoder = EncoderSettings(name=f"local-dir:{folder}", precision="fp32")
+    store = Store.open(tmp_path / "store")
+    with_texts = {f"t{number}": tiny(number) for number in range(3)}
+    catalog(store, tmp_path, "texts", with_texts, encoder)
+    with TestClient(create_app(store), base_url="http://localhost") as client:
+        html = page(client, "texts/search", q="red shoe")
+
+    assert "Images that show “red shoe”" in html
+    assert set(items_of(html)) == set(with_texts)
+    assert "Words are also compared with the images" in html
 
 
 def test_versions_link_to_their_assets_in_dagster(client: TestClient) -> None:

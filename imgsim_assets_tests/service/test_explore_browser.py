@@ -141,6 +141,14 @@ def test_a_dropped_image_is_searched_for(page: sync_api.Page) -> None:
     assert "1.0000" in first.inner_text()
 
 
+def test_an_image_above_the_limit_is_not_sent(page: sync_api.Page) -> None:
+    page.goto("products/search")
+    page.evaluate("document.querySelector('[data-drop]').dataset.maxBytes = 10")
+    page.evaluate(_DROP, ["large.png", base64.b64encode(tiny(3)).decode()])
+
+    page.get_by_text("more than 10 bytes").wait_for()
+
+
 def test_a_pair_is_judged_and_the_decision_holds(page: sync_api.Page, browsed: Store) -> None:
     page.goto("products/groups?group=p00")
     different = page.get_by_role("button", name="Different").first

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 
 import polars as pl
 
 from imgsim_assets.catalog.settings import SourceSettings
 from imgsim_assets.catalog.stage import ItemsStage
+from imgsim_assets.download.ledger.table import ledger_frame, ledger_table
+from imgsim_assets.encoders.settings import EncoderSettings
 from imgsim_assets.pipeline.match import MatchPipeline
 from imgsim_assets.pipeline.settings import MatchMatrixSettings
 from imgsim_assets.similarity.duplicate_groups import GroupStage
@@ -17,8 +21,10 @@ from imgsim_assets.similarity.settings import (
     GraphSettings,
     GroupSettings,
 )
+from imgsim_assets.storage.commit import PendingCommit, append_to_shard
+from imgsim_assets.storage.shards import Shard
 from imgsim_assets.storage.store import Store
-from imgsim_assets_tests.support.catalogs import Files, indexed, tiny
+from imgsim_assets_tests.support.catalogs import THUMBNAIL, Files, indexed, tiny
 
 # Ids and texts of someone who tries to get into the page.
 SCRIPT = "<script>document.title = 'owned'</script>"
@@ -27,13 +33,15 @@ HOSTILE_URL = "javascript:alert(1)"
 PASSWORD = "hunter2"
 LOGO = tiny(99)
 ITEMS = 70
+RETRY_AT = datetime(2031, 5, 4, 3, 2, tzinfo=UTC)
 
 
 def build(folder: Path) -> Store:
     """A store with the catalogs `products` and `suppliers`, of which everything is computed."""
     store = Store.open(folder / "store")
-    _catalog(store, folder, "products", _products())
-    _catalog(store, folder, "suppliers", {f"s{n}": tiny(500 + n, like=n) for n in range(8)})
+    catalog(store, folder, "products", _products())
+    catalog(store, folder, "suppliers", {f"s{n}": tiny(500 + n, like=n) for n in range(8)})
+    _time_out(store, "products", "x1")
     GraphStage(store, "products", GraphSettings(k=4)).run()
     GroupStage(store, "products", GroupSettings(threshold=0.9)).run()
     across = CrossCatalogGroupSettings(threshold=0.9)
@@ -51,7 +59,31 @@ def _products() -> dict[str, Files]:
     return {**images, **copies, **logos, **failed, HOSTILE_ID: tiny(71)}
 
 
-def _catalog(store: Store, folder: Path, name: str, images: dict[str, Files]) -> None:
+def _time_out(store: Store, name: str, item: str) -> None:
+    """Let another image of an item have timed out, to be requested again."""
+    table = ledger_table(store, name)
+    row = {
+        "id": item,
+        "image": 1,
+        "url": f"https://images.example/{item}/1",
+        "status": "timeout",
+        "retryable": True,
+        "attempts": 2,
+        "next_retry_at": RETRY_AT,
+        "fetched_at": RETRY_AT,
+    }
+    added = table.write_rows(ledger_frame([row]))
+    table.commit(lambda base: PendingCommit(append_to_shard(base, Shard(0, 1), [added])))
+
+
+def catalog(
+    store: Store,
+    folder: Path,
+    name: str,
+    images: Mapping[str, Files],
+    encoder: EncoderSettings = THUMBNAIL,
+) -> None:
+    """A catalog with the items table of a list, as far as its index."""
     rows = pl.DataFrame(
         {
             "id": list(images),
@@ -67,4 +99,4 @@ def _catalog(store: Store, folder: Path, name: str, images: dict[str, Files]) ->
     pl.concat([rows, rejected]).write_csv(folder / f"{name}.csv")
     source = SourceSettings(path=f"{name}.csv", id="id", url="url")
     ItemsStage(store, name, source, shards=1, project_root=folder).run()
-    indexed(store, name, images)
+    indexed(store, name, images, encoder)

@@ -49,6 +49,11 @@ if (drop) {
     drop.requestSubmit();
     return true;
   };
+  drop.addEventListener("submit", (event) => {
+    if (file.files[0]?.size <= Number(drop.dataset.maxBytes)) return;
+    event.preventDefault();
+    say(`The image has more than ${drop.dataset.maxBytes} bytes, which is the limit.`);
+  });
   document.addEventListener("dragover", (event) => {
     event.preventDefault();
     drop.classList.add("over");
