@@ -120,6 +120,7 @@ def result_gallery(
     images: ImageSource,
     *,
     title: str,
+    details: Mapping[str, Details] | None = None,
 ) -> Gallery:
     """The gallery of the result of a query.
 
@@ -128,6 +129,7 @@ def result_gallery(
         keys: by side the key of each row's image.
         images: gives the images of the keys.
         title: the heading.
+        details: by side the columns of the items.
     """
     names = {"query_label": "left_id", "reference_label": "right_id"}
     names |= {"query_image": "left_image", "reference_image": "right_image"}
@@ -140,6 +142,7 @@ def result_gallery(
         rows=_pair_rows(rows),
         keys=keys,
         images=images,
+        details=details or {},
         labels=("query", "item"),
         empty="Nothing passes the filters." if rows.height else "The query found nothing.",
     )

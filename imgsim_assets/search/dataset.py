@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -63,6 +64,11 @@ class CatalogVersion:
     store: str
     encoder: EncoderSettings
     fingerprint: str
+
+    @property
+    def source(self) -> dict[str, Any]:
+        """Name, version and store, as a model records them."""
+        return {"name": self.name, "version": self.version, "store": self.store}
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,11 @@ def to_frame(dataset: Any, options: DatasetOptions) -> tuple[pl.DataFrame, str]:
         SettingsError: when it is no dataset, or when its column is missing, not clear, or of a
             wrong type.
     """
+    if isinstance(dataset, str) and not dataset.strip():
+        raise SettingsError(
+            f"{options.argument} is an empty text; give a folder, a path, a URL or the name of a "
+            "catalog"
+        )
     if isinstance(dataset, str | os.PathLike) and is_folder_or_glob(str(dataset)):
         paths = [image.name for image in list_image_files(str(dataset), options.argument)]
         return pl.DataFrame({"path": paths}), "path"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
     from imgsim_assets.gallery.document import Gallery
     from imgsim_assets.gallery.file import GalleryFile
+    from imgsim_assets.search.image_ref import ImageRef
     from imgsim_assets.storage.store import Store
 
 _TABLE_NAME = re.compile(r"[a-z][a-z0-9_]*(/[a-z0-9][a-z0-9_.-]*)?")
@@ -134,6 +136,21 @@ def _named(name: str, title: str | None, store: Store) -> Gallery | None:
     return gallery
 
 
+def _require_an_image(images: Sequence[ImageRef]) -> None:
+    """Raise SettingsError if not one of the images can be read, as for a mistyped name."""
+    from imgsim_assets.images.errors import ImageError
+
+    first = None
+    for image in images:
+        try:
+            image.read()
+        except ImageError as error:
+            first = first or f"{image.name}: {error}"
+        else:
+            return
+    raise SettingsError(f"dataset: none of {len(images)} images can be read ({first})")
+
+
 def _of_dataset(
     dataset: Any,
     label: str | None,
@@ -150,6 +167,7 @@ def _of_dataset(
     items = read_dataset(dataset, options)
     if items.images is None:
         raise SettingsError("dataset: these are vectors; give a dataset with images")
+    _require_an_image(items.images)
     rows, images = item_images(items)
     details = item_details(dataset, items, label)
     return item_gallery(rows, rows["key"].to_list(), images, details, title=title or "Images")

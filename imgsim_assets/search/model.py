@@ -18,9 +18,11 @@ if TYPE_CHECKING:
     from imgsim_assets.encoders.encoder import Encoder
     from imgsim_assets.gallery.document import Gallery
     from imgsim_assets.gallery.file import GalleryFile
+    from imgsim_assets.search.dataset import Dataset
     from imgsim_assets.search.export import Parity
     from imgsim_assets.search.neighbors import Compare, Metric
     from imgsim_assets.search.parts import ModelParts
+    from imgsim_assets.search.references import References
     from imgsim_assets.similarity.cosine import Floats
     from imgsim_assets.storage.store import Store
 
@@ -160,7 +162,6 @@ class ImageSimilarityModel:
         from imgsim_assets.search.notebook import remember_result
         from imgsim_assets.search.query import query_frame, text_frame
         from imgsim_assets.search.read_dataset import read_dataset
-        from imgsim_assets.search.result_gallery import model_gallery
 
         references, embedder = self._parts.references, self._parts.embedder
         params = SearchParams(k, radius, compare)
@@ -178,10 +179,7 @@ class ImageSimilarityModel:
         views = ORIENTATIONS if orientations else None
         result = query_frame(queries, references, embedder, params, options, views)
         if queries.images is not None:
-            title = repr(self)
-            remember_result(
-                result, lambda frame: model_gallery(frame, queries, references, title=title)
-            )
+            remember_result(result, lambda frame: self._gallery(frame, dataset, queries, label))
         return result
 
     def similarity_graph(
@@ -260,28 +258,9 @@ class ImageSimilarityModel:
             SettingsError: for a wrong argument, or when a file cannot be written.
         """
         from imgsim_assets.gallery.file import write_gallery_file
-
-        gallery = self._gallery(
-            result, queries, label=label, feature=feature, k=k, download=download
-        )
-        return write_gallery_file(gallery, path)
-
-    def _gallery(
-        self,
-        result: pl.DataFrame | None = None,
-        queries: Any = None,
-        *,
-        label: str | None = None,
-        feature: str | None = None,
-        k: int = 5,
-        download: DownloadSettings | None = None,
-    ) -> Gallery:
-        """The gallery that `explore` writes."""
         from imgsim_assets.search.dataset import DatasetOptions
         from imgsim_assets.search.read_dataset import read_dataset
-        from imgsim_assets.search.result_gallery import model_gallery
 
-        references = self._parts.references
         if result is None:
             result, queries = self.similarity_graph(k, output_type="frame"), self
         if queries is None:
@@ -289,11 +268,31 @@ class ImageSimilarityModel:
             raise SettingsError(
                 "queries: give the dataset that was queried, or the model itself for its graph"
             )
+        if queries is self:
+            return write_gallery_file(self._gallery(result, None, self._parts.references), path)
         options = DatasetOptions(
             label, feature, download, argument="queries", store=self._parts.store
         )
-        items = references if queries is self else read_dataset(queries, options)
-        return model_gallery(result, items, references, title=repr(self))
+        items = read_dataset(queries, options)
+        return write_gallery_file(self._gallery(result, queries, items, label), path)
+
+    def _gallery(
+        self,
+        result: pl.DataFrame,
+        queries: Any,
+        items: Dataset | References,
+        label: str | None = None,
+    ) -> Gallery:
+        """The gallery of a result; `items` are the images of `queries`, or those of the model."""
+        from imgsim_assets.search.result_gallery import columns_of, model_gallery
+
+        references, catalog = self._parts.references, self._parts.provenance.catalog
+        of_model = columns_of(references, store=self._parts.store, catalog=catalog)
+        of_queries = of_model
+        if items is not references:
+            of_queries = columns_of(items, store=self._parts.store, given=queries, label=label)
+        columns = {"left": of_queries, "right": of_model}
+        return model_gallery(result, items, references, title=repr(self), columns=columns)
 
     def add(
         self,

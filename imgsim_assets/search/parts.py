@@ -119,5 +119,4 @@ def _catalog_embedder(
 
 
 def _catalog_provenance(catalog: CatalogVersion) -> Provenance:
-    source = {"name": catalog.name, "version": catalog.version, "store": catalog.store}
-    return Provenance("id", "url", catalog=source, fingerprint=catalog.fingerprint)
+    return Provenance("id", "url", catalog=catalog.source, fingerprint=catalog.fingerprint)

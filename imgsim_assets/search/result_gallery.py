@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
 from imgsim_assets.errors import SettingsError
 from imgsim_assets.gallery.document import Details, Gallery
-from imgsim_assets.gallery.pairs import RESULT_COLUMNS, result_gallery
+from imgsim_assets.gallery.pairs import RESULT_COLUMNS, item_columns, result_gallery
 from imgsim_assets.gallery.thumbnails import GivenImages
+from imgsim_assets.search.dataset import Dataset
 from imgsim_assets.search.image_ref import ImageRef
+from imgsim_assets.storage.reader import open_store
 
 if TYPE_CHECKING:
-    from imgsim_assets.search.dataset import Dataset
     from imgsim_assets.search.references import References
+    from imgsim_assets.storage.store import Store
 
 
 def item_images(items: References | Dataset) -> tuple[pl.DataFrame, GivenImages]:
@@ -60,8 +65,16 @@ def model_gallery(
     references: References,
     *,
     title: str,
+    columns: Mapping[str, Details | None] | None = None,
 ) -> Gallery:
     """The images of each query beside the nearest image of each of its neighbors.
+
+    Args:
+        result: the result of the query.
+        queries: the images that were queried.
+        references: the items of the model.
+        title: the heading.
+        columns: by side the columns of each row of `queries` (left) and `references` (right).
 
     Raises:
         SettingsError: when a column of the result is missing.
@@ -70,34 +83,58 @@ def model_gallery(
     if missing:
         raise SettingsError(f"result: it has no column {min(missing)!r}; give the result of query")
     images: dict[str, ImageRef | None] = {}
-    keys = {
-        "left": _keys(result, "query", queries, images),
-        "right": _keys(result, "reference", references, images),
-    }
-    return result_gallery(result, keys, GivenImages(images), title=title)
+    keys: dict[str, pl.Series] = {}
+    details: dict[str, Details] = {}
+    for side, name, items in (("left", "query", queries), ("right", "reference", references)):
+        rows = _rows_of(result, name, items)
+        keys[side] = f"{name}:" + rows.cast(pl.String)
+        shown = rows.drop_nulls().unique().sort().to_list()
+        images |= {f"{name}:{row}": items.optional_images[row] for row in shown}
+        of_side = (columns or {}).get(side)
+        if of_side is not None:
+            details[side] = replace(of_side, positions=of_side.positions.gather(rows))
+    return result_gallery(result, keys, GivenImages(images), title=title, details=details)
 
 
-def _keys(
-    result: pl.DataFrame,
-    name: str,
-    items: References | Dataset,
-    images: dict[str, ImageRef | None],
-) -> pl.Series:
-    """The key of the image of each row, and in `images` the images of the keys."""
+def _rows_of(result: pl.DataFrame, name: str, items: References | Dataset) -> pl.Series:
+    """For each row of a result the row of the item's image; null for an unknown one."""
     numbers = f"{name}_image"
     shown = result.select(
         pl.col(f"{name}_label").cast(pl.String).alias("id"),
         # A result without numbers of images is about image 0.
         (pl.col(numbers) if numbers in result.columns else pl.lit(0)).cast(pl.Int32).alias("image"),
     )
-    known = pl.DataFrame(
-        [
-            items.labels.cast(pl.String).gather(items.rows.item).alias("id"),
-            pl.Series("image", items.rows.image, dtype=pl.Int32),
-            pl.Series("row", range(len(items.rows)), dtype=pl.Int64),
-        ]
-    ).unique(["id", "image"], keep="first", maintain_order=True)
-    rows = shown.join(known, on=["id", "image"], how="left", maintain_order="left")["row"]
-    for row in rows.drop_nulls().unique().sort().to_list():
-        images[f"{name}:{row}"] = items.optional_images[row]
-    return (f"{name}:" + rows.cast(pl.String)).alias(name)
+    known, _ = item_images(items)
+    known = known.with_row_index("row").unique(["id", "image"], keep="first", maintain_order=True)
+    return shown.join(known, on=["id", "image"], how="left", maintain_order="left")["row"]
+
+
+def columns_of(
+    items: References | Dataset,
+    *,
+    store: Store | str | Path | None,
+    catalog: Mapping[str, Any] | None = None,
+    given: Any = None,
+    label: str | None = None,
+) -> Details | None:
+    """The columns of each row of a dataset or of a model's items, if there are any.
+
+    Args:
+        items: the rows.
+        store: the only store that is read, whatever store a saved model names.
+        catalog: name and store of the catalog of a model's items; None without one.
+        given: the dataset as it was given.
+        label: its column of labels.
+    """
+    if isinstance(items, Dataset):
+        if items.catalog is None:
+            return item_details(given, items, label)
+        catalog = items.catalog.source
+    if catalog is None:
+        return None
+    own = open_store(store)
+    if catalog["store"] != own.url:
+        return None
+    rows, _ = item_images(items)
+    columns = item_columns(own, catalog["name"])
+    return Details.of(rows, ["id", "image"], columns, ["__id", "__image"])

@@ -85,6 +85,27 @@ def test_query_by_a_catalog_encodes_only_with_another_encoder(
         query_model(model, "shoes")
 
 
+def test_query_by_a_catalog_whose_ids_look_like_numbers_and_whose_items_have_several_images(
+    store: Store,
+) -> None:
+    indexed(store, "products", {"007": [tiny(1), tiny(2)], "7": tiny(3), "1e3": tiny(4)})
+    indexed(
+        store, "suppliers", {"1": [tiny(9), tiny(2)], "02": tiny(3), "null": tiny(4), "x": None}
+    )
+    model = create_model("products", store=store, factory=THUMBNAIL.factory)
+
+    found = query_model(model, "suppliers", k=1)
+
+    columns = ["query_label", "query_image", "reference_label", "reference_image", "distance"]
+    assert found.select(columns).rows() == [
+        ("02", 0, "7", 0, 0.0),
+        ("1", 1, "007", 1, 0.0),
+        ("null", 0, "1e3", 0, 0.0),
+    ]
+    with pytest.raises(SettingsError, match="dataset is an empty text"):
+        query_model(model, "")
+
+
 def test_unknown_catalog_is_an_error(store: Store) -> None:
     with pytest.raises(SettingsError, match="'shoes' is neither a folder nor a catalog"):
         create_model("shoes", store=store)

@@ -14,8 +14,9 @@ from imgsim_assets.similarity.duplicate_groups import GroupStage
 from imgsim_assets.similarity.graph import GraphStage
 from imgsim_assets.similarity.matches import MatchStage
 from imgsim_assets.similarity.settings import GraphSettings, GroupSettings, MatchSettings
+from imgsim_assets.storage.commit import PendingCommit
 from imgsim_assets.storage.store import Store
-from imgsim_assets_tests.support.catalogs import indexed, tiny
+from imgsim_assets_tests.support.catalogs import THUMBNAIL, indexed, tiny
 from imgsim_assets_tests.support.gallery_pages import GalleryPage
 from imgsim_assets_tests.support.images import encoded, jpeg, make_image
 from imgsim_assets_tests.support.model_datasets import create_model, write_image_folder
@@ -193,6 +194,12 @@ def test_explore_names_what_it_does_not_know(
 
     with pytest.raises(SettingsError, match="'prodcts' is neither a folder nor a catalog"):
         explore("prodcts")
+    with pytest.raises(SettingsError, match=r"none of 1 images can be read \(Products: missing_"):
+        explore("Products")
+    with pytest.raises(SettingsError, match="dataset is an empty text"):
+        explore("")
+    with pytest.raises(SettingsError, match="none of 2 images can be read"):
+        explore([b"broken", "nowhere.jpg"])
     with pytest.raises(StoreError, match=r"has no table 'matches/pear'; it has .*matches/pair"):
         explore("matches/pear")
     with pytest.raises(SettingsError, match="products/index names no images"):
@@ -220,6 +227,26 @@ def test_gallery_of_a_model_shows_the_image_that_matched_and_names_it(tmp_path: 
     nearest = page.rows[0]
     assert (nearest["left_image"], nearest["right_id"], nearest["right_image"]) == (1, "a", 1)
     assert nearest["left thumbnail"] == nearest["right thumbnail"]
+
+
+def test_columns_of_catalogs_and_of_a_queried_frame_are_shown(store: Store, tmp_path: Path) -> None:
+    indexed(store, "products", {"a": [tiny(1), tiny(2)], "b": tiny(3)})
+    items = pl.DataFrame(
+        {"id": ["a", "b"], "url": ["/a0", "/b0"], "other_urls": [["/a1"], []], "title": ["A", "B"]}
+    )
+    table = store.table("products/items", key="id")
+    table.commit(lambda _: PendingCommit([table.write_rows(items)]))
+    model = create_model("products", store=store, factory=THUMBNAIL.factory)
+    queries = pl.DataFrame({"id": [7], "note": ["<new>"], "image": [tiny(2)]})
+    result = model.query(queries, label="id", k=1, progress=False)
+
+    page = GalleryPage.read(model.explore(tmp_path / "q.html", result, queries, label="id"))
+    own = GalleryPage.read(model.explore(tmp_path / "o.html", k=1))
+
+    assert page.column("left") == [{"note": "<new>"}]
+    assert page.column("right") == [{"url": "/a1", "title": "A"}]
+    assert [row["left"]["title"] for row in own.rows] == ["A", "B"]
+    assert [row["right"]["title"] for row in own.rows] == ["B", "A"]
 
 
 def test_labels_that_are_numbers_or_look_like_them_find_their_images(
