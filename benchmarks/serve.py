@@ -61,7 +61,6 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=50.0)
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--reload-every", type=float)
-    parser.add_argument("--port", type=int, default=8477)
     options = parser.parse_args()
     commands = {"build": _build, "load": _load, "change": _change}
     commands[options.command](options)
@@ -151,20 +150,21 @@ def _load(options: argparse.Namespace) -> None:
     chosen = np.linspace(0, len(index) - 1, min(_QUERIES, len(index))).astype(np.int64)
     queries = index.vectors()[chosen]
     del index
-    command = [sys.executable, "-m", "imgsim_assets.cli.main", "serve", "--port", str(options.port)]
-    server = subprocess.Popen([*command, "--store", options.store], stdout=subprocess.PIPE)
+    command = [sys.executable, "-m", "imgsim_assets.cli.main", "serve", "--port", "0"]
+    server = subprocess.Popen(
+        [*command, "--store", options.store], stdout=subprocess.PIPE, text=True
+    )
     try:
         assert server.stdout is not None
-        server.stdout.readline()
-        measured = asyncio.run(_measure(options, queries))
+        url = server.stdout.readline().split()[-1]
+        measured = asyncio.run(_measure(options, url, queries))
     finally:
         server.terminate()
         server.wait(60)
     _report(options, measured)
 
 
-async def _measure(options: argparse.Namespace, queries: Any) -> _Measured:
-    url = f"http://127.0.0.1:{options.port}"
+async def _measure(options: argparse.Namespace, url: str, queries: Any) -> _Measured:
     bodies = [json.dumps({"vector": row, "k": 10}).encode() for row in queries.tolist()]
     warm_up, measured = _Measured(), _Measured()
     async with aiohttp.ClientSession(url) as session:
