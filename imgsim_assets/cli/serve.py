@@ -44,11 +44,16 @@ serve_options = options.option_group(
     _option("--root-path", "root_path", metavar="PATH"),
     _option("--reviewer-header", "reviewer_header", metavar="NAME"),
     _option("--allowed-host", "allowed_hosts", metavar="NAME", multiple=True),
+    _option("--query-host", "query_hosts", metavar="HOST[:PORT]", multiple=True),
     _option("--dagster-url", "dagster_url", metavar="URL", envvar="IMGSIM_DAGSTER_URL"),
     _option("--refresh", "refresh_s", metavar="SECONDS", type=float),
     _option("--max-upload-bytes", "max_upload_bytes", type=int),
+    _option("--max-body-bytes", "max_body_bytes", type=int),
     _option("--request-timeout", "request_timeout_s", metavar="SECONDS", type=float),
+    _option("--header-timeout", "header_timeout_s", metavar="SECONDS", type=float),
+    _option("--shutdown-timeout", "shutdown_timeout_s", metavar="SECONDS", type=int),
     _option("--max-connections", "max_connections", type=int),
+    _option("--max-waiting-encodes", "max_waiting_encodes", type=int),
     _option("--cache-bytes", "cache_bytes", type=int),
 )
 
