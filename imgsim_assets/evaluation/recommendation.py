@@ -101,7 +101,8 @@ def recommend_threshold(
         evidence=evidence or settings.evidence,
         remeasure=True,
     )
-    threshold, source, is_measured = auto_threshold([calibration], recorded, searched)
+    resolved = auto_threshold([calibration], recorded, searched)
+    threshold, source, is_measured = resolved.value, resolved.source, resolved.is_measured
     recall, false_best, false_positives = point_at(evaluation.rows, threshold)
     return ThresholdRecommendation(
         catalog=name,

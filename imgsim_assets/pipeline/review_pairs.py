@@ -11,7 +11,7 @@ from imgsim_assets.encoders.recorded import FINGERPRINT
 from imgsim_assets.encoders.vectors import VectorTable
 from imgsim_assets.errors import StoreError
 from imgsim_assets.reviews.decisions import Decisions
-from imgsim_assets.reviews.sample import Precision, in_random_order, measure_precision
+from imgsim_assets.reviews.sample import Precision, in_random_order, precision_of
 from imgsim_assets.similarity.candidates import best_candidates, sampled_keys
 from imgsim_assets.similarity.decided import score_pairs
 from imgsim_assets.similarity.item_pairs import SCHEMA
@@ -19,13 +19,12 @@ from imgsim_assets.similarity.items import LEFT_OUT, Items, with_vectors
 from imgsim_assets.similarity.matches import MATCHES, decisions_about, match_table, reviewed_name
 from imgsim_assets.similarity.materialized import LEFT_ITEMS, RIGHT_ITEMS
 from imgsim_assets.similarity.population import matches_before_decisions
+from imgsim_assets.similarity.review_threshold import MAX_PRODUCTS
 from imgsim_assets.storage.commit import Commit
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import Table
 
 _PAIR = ["left_id", "right_id"]
-# Products that are computed to find pairs below the threshold.
-_MAX_PRODUCTS = 200_000_000
 _VERSIONS = 4
 
 
@@ -99,13 +98,6 @@ def match_precision(store: Store, name: str) -> Precision | None:
     return precision_of(population, _decisions(store, version))
 
 
-def precision_of(in_order: pl.DataFrame, decisions: Decisions) -> Precision | None:
-    """The precision of matches in random order; None before enough of them are judged."""
-    standing = decisions.standing.select(*_PAIR, "verdict")
-    judged = in_order.select(_PAIR).join(standing, on=_PAIR, how="left", maintain_order="left")
-    return measure_precision(judged["verdict"].to_list())
-
-
 class _Version(NamedTuple):
     table: Table
     commit: Commit
@@ -143,10 +135,10 @@ def _below(store: Store, table: str, version: int) -> pl.DataFrame:
     keys = _compared(of_version, LEFT_ITEMS)
     unmatched = keys.filter(~pl.col("id").is_in(matched.implode()))
     right = _with_vectors(store, of_version, "right", _compared(of_version, RIGHT_ITEMS))
-    count = max(1, _MAX_PRODUCTS // max(1, len(right)))
+    count = max(1, MAX_PRODUCTS // max(1, len(right)))
     left = _with_vectors(store, of_version, "left", sampled_keys(unmatched, count))
     pairs = best_candidates(
-        left, right, matched.clear(), exclude_self=with_itself, max_products=_MAX_PRODUCTS
+        left, right, matched.clear(), exclude_self=with_itself, max_products=MAX_PRODUCTS
     )
     if with_itself:
         ends = pl.min_horizontal(_PAIR), pl.max_horizontal(_PAIR)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from imgsim_assets.reviews.decisions import Decisions
 from imgsim_assets.reviews.table import DIFFERENT, MATCH, PAIR
 
 # Pairs of a block.
@@ -64,6 +65,19 @@ def in_random_order(pairs: pl.DataFrame) -> pl.DataFrame:
     return pairs.with_columns(order).sort("__hash", *PAIR).drop("__hash")
 
 
+def precision_of(in_order: pl.DataFrame, decisions: Decisions) -> Precision | None:
+    """The precision of matches in random order; None before enough of them are judged."""
+    standing = decisions.standing.select(*PAIR, "verdict")
+    judged = in_order.select(PAIR).join(standing, on=PAIR, how="left", maintain_order="left")
+    return measure_precision(judged["verdict"].to_list())
+
+
+def drawn_and_judged(verdicts: Sequence[str | None]) -> int:
+    """How many pairs the sample has, of verdicts in random order; None where nobody has judged."""
+    judged = next((n for n, verdict in enumerate(verdicts) if verdict is None), len(verdicts))
+    return judged if judged == len(verdicts) else judged - judged % BLOCK
+
+
 def measure_precision(verdicts: Sequence[str | None]) -> Precision | None:
     """The precision of matches.
 
@@ -73,8 +87,7 @@ def measure_precision(verdicts: Sequence[str | None]) -> Precision | None:
     Returns:
         None before the first block is judged.
     """
-    judged = next((n for n, verdict in enumerate(verdicts) if verdict is None), len(verdicts))
-    sampled = judged if judged == len(verdicts) else judged - judged % BLOCK
+    sampled = drawn_and_judged(verdicts)
     if not sampled:
         return None
     sample = verdicts[:sampled]

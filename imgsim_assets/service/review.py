@@ -15,8 +15,8 @@ from imgsim_assets.evaluation.false_match_rates import false_match_rates
 from imgsim_assets.images.errors import ImageError
 from imgsim_assets.pages.templates import render
 from imgsim_assets.pipeline.decisions import record_decisions
-from imgsim_assets.pipeline.review_pairs import precision_of
 from imgsim_assets.reviews.decisions import Decisions
+from imgsim_assets.reviews.sample import precision_of
 from imgsim_assets.reviews.table import PAIR
 from imgsim_assets.service.dagster_links import origin_of
 from imgsim_assets.service.errors import NotFoundError

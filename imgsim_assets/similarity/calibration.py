@@ -12,6 +12,7 @@ import hashlib
 from bisect import bisect_left
 from dataclasses import dataclass
 from functools import partial
+from math import log
 from typing import Any, NamedTuple
 
 import polars as pl
@@ -45,6 +46,10 @@ _RECIPE, BUDGET, _FORMAT = "recipe", "false_matches", "format"
 _ITEMS, _DIFFERENT = "items", "different_items"
 # The largest searched catalog: 2^30 items.
 _MAX_EXPONENT = 30
+# The least power, and over how many sizes it is taken.
+MIN_SLOPE = 1.0
+_SLOPE_SIZES = 8
+_SMALLEST = 1e-3
 # A stored measurement serves until this fraction of the catalog's images has changed.
 _MAX_CHANGED = 0.1
 
@@ -84,6 +89,18 @@ class Calibration:
         """The interval of the threshold in 90 % of the resamples of the catalog."""
         _, _, low, high = self._row(size)
         return low, high
+
+    @property
+    def slope(self) -> float:
+        """The power of the distance by which false pairs become fewer, at least 1.
+
+        Among more items the same rate is at a smaller distance: by how much tells the power.
+        """
+        first, *_, last = self.rows.select("size", "threshold").rows()[:_SLOPE_SIZES]
+        distances = [max(1 - row[1], _SMALLEST) for row in (first, last)]
+        if last[0] <= first[0] or distances[1] >= distances[0]:
+            return MIN_SLOPE
+        return max(MIN_SLOPE, log(last[0] / first[0]) / log(distances[0] / distances[1]))
 
     def _row(self, size: int | None) -> tuple[int, float, float, float]:
         sizes = self.rows["size"].to_list()

@@ -18,10 +18,12 @@ from imgsim_assets.encoders.vectors import VectorTable
 from imgsim_assets.index.stage import rebuild_count
 from imgsim_assets.progress import Log, silent
 from imgsim_assets.reviews.decisions import Decisions
+from imgsim_assets.reviews.sample import Precision, in_random_order, precision_of
 from imgsim_assets.reviews.table import read_reviews, reviews_table
 from imgsim_assets.similarity import items
 from imgsim_assets.similarity.calibration import CatalogItems
 from imgsim_assets.similarity.decided import NOTHING_DECIDED, DecidedPairs
+from imgsim_assets.similarity.decided_threshold import DecidedThreshold
 from imgsim_assets.similarity.evidence.accepted_pairs import (
     BY_EVIDENCE,
     CANDIDATES,
@@ -39,6 +41,7 @@ from imgsim_assets.similarity.materialized import (
     NEIGHBOR_LISTS,
     ORIENTATIONS_PROPERTY,
     MaterializedResult,
+    ResultUpdate,
 )
 from imgsim_assets.similarity.mean_best import mean_best
 from imgsim_assets.similarity.neighbor_lists import (
@@ -47,7 +50,12 @@ from imgsim_assets.similarity.neighbor_lists import (
     with_rank,
 )
 from imgsim_assets.similarity.orientations import TurnedCatalogs, with_names
-from imgsim_assets.similarity.population import CHANGED_BY_DECISIONS, changes_by_decisions
+from imgsim_assets.similarity.population import (
+    CHANGED_BY_DECISIONS,
+    changes_by_decisions,
+    matches_before_decisions,
+)
+from imgsim_assets.similarity.review_threshold import JudgedBudget, resolve_by_decisions
 from imgsim_assets.similarity.selection import (
     common_images,
     left_out_counts,
@@ -93,7 +101,9 @@ class MatchReport:
     Items and images of a side are those with a vector; `left_out` are images that are not
     compared, `shared` those of them that too many items of a side have, and `common` compared ones
     that most items have. `decisions` counts people's verdicts that stand, and `reopened` are those
-    about images that have changed.
+    about images that have changed. `precision` is that of the matches before decisions, None before
+    enough of a random sample is judged; `by_decisions` says how decisions gave the threshold, None
+    where they did not.
     `turned` counts the images that were encoded in other orientations, None without orientations.
     `threshold` is the minimum similarity of a match, and `evidence` is None where none is
     computed. `threshold_source` says in words where the threshold comes from.
@@ -112,6 +122,8 @@ class MatchReport:
     common: pl.DataFrame
     decisions: Mapping[str, int]
     reopened: pl.DataFrame
+    precision: Precision | None
+    by_decisions: DecidedThreshold | None
     threshold: float
     threshold_source: str
     threshold_is_measured: bool
@@ -198,10 +210,17 @@ class MatchStage:
             if needs_threshold(settings.evidence)
             else BY_EVIDENCE
         )
-        rule = EvidenceRule.of(settings.evidence, resolved.value)
-        threshold = rule.min_similarity if rule is not None else resolved.value
         left, right = select_images(store, settings, self._root, catalogs)
         fingerprint = embeddings.properties[FINGERPRINT]
+        decisions = self._decisions(left_images, right_images)
+        by_decisions = None
+        if self._may_be_decided:
+            asked = JudgedBudget(
+                self.table.name.removeprefix(MATCHES), resolved, settings.false_matches, fingerprint
+            )
+            resolved, by_decisions = resolve_by_decisions(store, asked, left, right, decisions)
+        rule = EvidenceRule.of(settings.evidence, resolved.value)
+        threshold = rule.min_similarity if rule is not None else resolved.value
         left_rebuilds = VectorTable(store, self._left, fingerprint).rebuild_count
         recipe = {
             "left": self._left,
@@ -214,7 +233,6 @@ class MatchStage:
             **items.vector_rebuilds(left_rebuilds, rebuild_count(index)),
             **self._turned.recipe({self._left: embeddings} if settings.orientations else {}),
         }
-        decisions = self._decisions(left_images, right_images)
         # Which images are compared changes the rows of the lists, not what a list is; lists
         # within blocks lack the pairs across them.
         list_keys = [*recipe, WITHIN]
@@ -276,6 +294,8 @@ class MatchStage:
             common=common_images({self._left: left, self._right: right}),
             decisions=decisions.counts,
             reopened=decisions.reopened,
+            precision=self._precision(update, decisions),
+            by_decisions=by_decisions,
             threshold=threshold,
             threshold_source=resolved.source,
             threshold_is_measured=resolved.is_measured,
@@ -287,6 +307,19 @@ class MatchStage:
             data_version=rows_digest(identity.cast(pl.String).fill_null(""), str(recipe)),
             fingerprint=fingerprint,
         )
+
+    @property
+    def _may_be_decided(self) -> bool:
+        """Whether a similarity alone decides, which judged pairs can tell about."""
+        settings = self._settings
+        is_plain = not settings.evidence.compute and not settings.orientations
+        return is_plain and settings.compare != "mean_best" and self._left != self._right
+
+    def _precision(self, update: ResultUpdate, decisions: Decisions) -> Precision | None:
+        if not decisions.standing.height:
+            return None
+        before = matches_before_decisions(self.table, update.commit, update.rows)
+        return precision_of(in_random_order(before), decisions)
 
     def _decisions(self, left: Items, right: Items) -> Decisions:
         """People's decisions about the images that the catalogs have now."""

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from imgsim_assets.encoders.recorded import encoder_from_commit
 from imgsim_assets.encoders.settings import RECOMMENDED, EncoderSettings, Threshold
 from imgsim_assets.similarity.budget import MIN_ITEMS
-from imgsim_assets.similarity.calibration import Calibration, CatalogItems, calibrate
+from imgsim_assets.similarity.calibration import MIN_SLOPE, Calibration, CatalogItems, calibrate
 from imgsim_assets.similarity.evaluation_table import recorded_settings
 from imgsim_assets.similarity.neighbor_lists import MIN_COSINE
 from imgsim_assets.similarity.orientations import TurnedCatalogs
@@ -17,11 +17,21 @@ from imgsim_assets.storage.store import Store
 
 
 class ResolvedThreshold(NamedTuple):
-    """A minimum cosine, inclusive; where it comes from, in words; whether it was measured."""
+    """A minimum cosine, inclusive.
+
+    Attributes:
+        value: the minimum.
+        source: where it comes from, in words.
+        is_measured: whether there are enough items to keep the budget.
+        is_auto: whether it is that of `auto`.
+        slope: of `auto`, the power of the distance by which false pairs become fewer.
+    """
 
     value: float
     source: str
     is_measured: bool = False
+    is_auto: bool = False
+    slope: float = MIN_SLOPE
 
 
 def resolve_threshold(
@@ -71,7 +81,8 @@ def resolve_threshold(
         )
         for each in by_name.values()
     ]
-    return auto_threshold(calibrations, encoder, searched, strict=strict)
+    resolved = auto_threshold(calibrations, encoder, searched, strict=strict)
+    return resolved._replace(is_auto=True, slope=max(each.slope for each in calibrations))
 
 
 def auto_threshold(

@@ -9,6 +9,7 @@ import dagster as dg
 import pytest
 
 from imgsim_assets.components.ignore_list import ignore_list
+from imgsim_assets.components.observed_input import ObservedInput
 from imgsim_assets.components.store.resource import STORE, StoreResource
 from imgsim_assets.similarity.settings import IgnoreSettings
 from imgsim_assets_tests.support.catalogs import sha256_of
@@ -111,23 +112,32 @@ def test_sensor_observes_the_list_when_it_names_other_images(tmp_path: Path) -> 
     path = tmp_path / "ignore.csv"
     path.write_text("0" * 64)
     key = dg.AssetKey(["matches", "pair", "ignore_list"])
-    sensor = ignore_list(key, "matches", IgnoreSettings(list="ignore.csv"), tmp_path).sensor()
+    listed = ignore_list(key, "matches", IgnoreSettings(list="ignore.csv"), tmp_path)
 
-    first = _tick(sensor, None)
+    first = _tick(listed, None)
     path.write_text("# the same\n" + "0" * 64)
-    same = _tick(sensor, first.cursor)
+    same = _tick(listed, first.cursor)
     path.write_text("1" * 64)
-    other = _tick(sensor, first.cursor)
+    other = _tick(listed, first.cursor)
 
     assert [event.asset_key for event in first.asset_events] == [key]
-    assert isinstance(same, dg.SkipReason)
+    assert same.skip_message == "ignore.csv names the same images"
     assert other.cursor != first.cursor
 
 
-def _tick(sensor: dg.SensorDefinition, cursor: str | None) -> Any:
-    store = {STORE: StoreResource()}
-    with dg.build_sensor_context(cursor=cursor, resources=store) as context:
-        return sensor(context)
+def _tick(listed: ObservedInput, cursor: str | None) -> Any:
+    sensor, resources = listed.sensor(), {STORE: StoreResource()}
+    definitions = dg.Definitions([listed.asset()], sensors=[sensor], resources=resources)
+    with (
+        dg.DagsterInstance.ephemeral() as instance,
+        dg.build_sensor_context(
+            instance,
+            cursor=cursor,
+            resources=resources,
+            repository_def=definitions.get_repository_def(),
+        ) as context,
+    ):
+        return sensor.evaluate_tick(context)
 
 
 def _rows(shop: Shop) -> list[dict[str, Any]]:

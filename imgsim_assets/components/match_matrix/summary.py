@@ -59,6 +59,7 @@ def describe_matches(
         "left_matched": report.left_matched,
         "right_matched": report.right_matched,
         **{f"judged_{verdict}": count for verdict, count in report.decisions.items()},
+        **_judged(report),
     }
     run = {
         **describe_evidence(report.evidence),
@@ -82,6 +83,27 @@ def gallery_metadata(pipeline: MatchPipeline, report: MatchReport) -> dict[str, 
         return {}
     url = keep_gallery(pipeline.store, pipeline.table.name, report.version)
     return {GALLERY: dg.MetadataValue.url(url)}
+
+
+def _judged(report: MatchReport) -> dict[str, Any]:
+    """What people's decisions measure: the precision of the matches, and the threshold."""
+    described: dict[str, Any] = {}
+    if (precision := report.precision) is not None:
+        if precision.value is not None:
+            described["precision"] = round(precision.value, 4)
+        described |= {
+            "precision_low": round(precision.low, 4),
+            "precision_high": round(precision.high, 4),
+            "precision_sample": precision.sampled,
+            "precision_sample_unsure": precision.unsure,
+        }
+    if (decided := report.by_decisions) is not None:
+        described |= {
+            "threshold_low": decided.low,
+            "threshold_high": decided.high,
+            "threshold_judged_pairs": decided.pairs,
+        }
+    return described
 
 
 def _pairs(pipeline: MatchPipeline, report: MatchReport, rows: pl.DataFrame) -> dict[str, Any]:
