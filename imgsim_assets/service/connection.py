@@ -1,4 +1,7 @@
-"""Closes connections that do not send a request: uvicorn itself waits for them forever."""
+"""Closes connections that neither send a request nor read a response.
+
+uvicorn itself waits for them forever.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +16,14 @@ from uvicorn.protocols.http.auto import AutoHTTPProtocol
 CONNECTION = "imgsim_connection"
 
 
+# Far above every head; the first part of a body may arrive with it.
+_MAX_HEAD_BYTES = 1 << 20
+
+
 class Connection(asyncio.Protocol):
     """An HTTP connection that has so many seconds to send the head of its next request.
+
+    As many seconds without reading anything of a response close it, too.
 
     It forwards everything to uvicorn's own protocol. Between two requests, uvicorn's keep-alive
     timeout counts until the first byte of the next one.
@@ -29,7 +38,9 @@ class Connection(asyncio.Protocol):
         # uvloop's transports do not derive from asyncio's.
         self._transport: Any = None
         self._timer: asyncio.TimerHandle | None = None
+        self._reader: asyncio.TimerHandle | None = None
         self._active = 0
+        self._head_bytes = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start to wait for the first request."""
@@ -39,8 +50,13 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Start to wait for the rest of a head, unless a request is being answered."""
-        if self._timer is None and not self._active:
-            self._wait()
+        if not self._active:
+            self._head_bytes += len(data)
+            if self._head_bytes > _MAX_HEAD_BYTES:
+                self.abort()
+                return
+            if self._timer is None:
+                self._wait()
         self._inner.data_received(data)
 
     def eof_received(self) -> bool | None:
@@ -51,19 +67,23 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop waiting."""
         self._stop_waiting()
+        self._stop_watching()
         self._inner.connection_lost(exc)
 
     def pause_writing(self) -> None:
-        """Forward that the client reads slowly."""
+        """Watch whether the client reads what is left."""
+        self._watch_reader()
         self._inner.pause_writing()
 
     def resume_writing(self) -> None:
         """Forward that the client has read."""
+        self._stop_watching()
         self._inner.resume_writing()
 
     def request_started(self) -> None:
         """A head is complete."""
         self._active += 1
+        self._head_bytes = 0
         self._stop_waiting()
 
     def request_finished(self) -> None:
@@ -74,6 +94,23 @@ class Connection(asyncio.Protocol):
         """Close the connection at once, without sending what is left."""
         if self._transport is not None:
             self._transport.abort()
+
+    def _watch_reader(self) -> None:
+        self._stop_watching()
+        unread = self._transport.get_write_buffer_size()
+        loop = asyncio.get_running_loop()
+        self._reader = loop.call_later(self._seconds, self._check_reader, unread)
+
+    def _check_reader(self, unread_before: int) -> None:
+        if self._transport.get_write_buffer_size() >= unread_before:
+            self.abort()
+        else:
+            self._watch_reader()
+
+    def _stop_watching(self) -> None:
+        if self._reader is not None:
+            self._reader.cancel()
+            self._reader = None
 
     def _wait(self) -> None:
         self._timer = asyncio.get_running_loop().call_later(self._seconds, self.abort)

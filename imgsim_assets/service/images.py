@@ -22,6 +22,8 @@ router = APIRouter(prefix="/api", tags=["images"])
 Sha256 = Annotated[str, Path(pattern=r"^[0-9a-f]{64}$", description="sha256 of the image's bytes")]
 _MAX_SIDE = 2048
 _JPEG_QUALITY = 85
+# An image of 50 megapixels takes 150 MB while it is decoded.
+_MAX_DECODING = 4
 # The bytes of an image never change, since the address is their digest.
 _CACHE_CONTROL = "private, max-age=31536000, immutable"
 # Formats that browsers show; all others are sent as a file to download.
@@ -52,6 +54,7 @@ class Thumbnails:
         self._lock = threading.Lock()
         self._images: OrderedDict[tuple[str, int], bytes] = OrderedDict()
         self._bytes = 0
+        self._decoding = threading.BoundedSemaphore(_MAX_DECODING)
 
     def get(self, store: Store, sha256: str, side: int) -> bytes:
         """A JPEG whose longer edge has at most `side` pixels.
@@ -65,7 +68,8 @@ class Thumbnails:
             if key in self._images:
                 self._images.move_to_end(key)
                 return self._images[key]
-        image = thumbnail(store.blobs.get(sha256), side)
+        with self._decoding:
+            image = thumbnail(store.blobs.get(sha256), side)
         with self._lock:
             if key not in self._images:
                 self._images[key] = image

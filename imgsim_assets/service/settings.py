@@ -63,7 +63,10 @@ class ServeSettings(Settings):
         30.0, gt=0, description="time limit of a request, its body included"
     )
     header_timeout_s: float = Field(
-        10.0, gt=0, description="time limit in which a connection sends the head of a request"
+        10.0,
+        gt=0,
+        description="time in which a connection has to send the head of a request, or "
+        "to read more of a response",
     )
     shutdown_timeout_s: int = Field(
         20, ge=0, description="time that running requests get when the service stops"

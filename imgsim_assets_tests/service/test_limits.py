@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from typing import Any
@@ -60,6 +61,31 @@ def test_slow_second_request_of_a_connection_is_closed(served: Store) -> None:
         assert b"ok" in connection.recv(65536)
         connection.sendall(b"GET /heal")
         assert read_all(connection) == b""
+
+
+def test_head_without_an_end_is_cut_off(served: Store) -> None:
+    with Served(served) as server, server.connect() as connection:
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n")
+        answer = b""
+        with contextlib.suppress(ConnectionError):
+            for _ in range(200):
+                connection.sendall(b"X-A: " + b"x" * 65_536 + b"\r\n")
+            connection.sendall(b"\r\n")
+            answer = read_all(connection)
+
+    assert answer == b""
+
+
+def test_client_that_does_not_read_its_response_is_cut_off(served: Store) -> None:
+    sha256 = served.blobs.put(bytes(30_000_000))
+    served.blobs.flush()
+    request = f"GET /api/images/{sha256} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+    with Served(served, header_timeout_s=0.3) as server, server.connect() as connection:
+        connection.sendall(request)
+        time.sleep(1.5)
+        received = read_all(connection)
+
+    assert 0 < len(received) < 30_000_000
 
 
 def test_body_that_never_ends_is_answered_with_408(served: Store) -> None:
