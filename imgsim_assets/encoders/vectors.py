@@ -257,12 +257,23 @@ class VectorTable:
         ordered = sorted(set(images))
         if not ordered:
             return NO_VECTORS
+        found = list(self._frames(set(ordered)))
+        return _select(ordered, pl.concat(found, how="diagonal_relaxed"))
+
+    def read_parts(self, images: Iterable[str]) -> Iterator[VectorRows]:
+        """The vectors of some images (sha256), each once, one file of vectors at a time.
+
+        Raises:
+            StoreError: as `read` does, after the parts that were found.
+        """
+        for frame in self._frames(set(images)):
+            yield _vector_rows(frame)
+
+    def _frames(self, missing: set[str]) -> Iterator[pl.DataFrame]:
         commit = self.table.latest()
-        missing = set(ordered)
-        found: list[pl.DataFrame] = []
-        if commit is not None:
+        if commit is not None and missing:
             try:
-                found = list(frames_with(self.table, vector_files(commit), missing))
+                yield from frames_with(self.table, vector_files(commit), missing)
             except CorruptFileError as error:
                 raise self._damaged(commit, error) from error
         if missing:
@@ -271,7 +282,6 @@ class VectorTable:
                 f"{self.table.name} lacks the vectors of {len(missing)} images; materialize "
                 f"{self._name}/embeddings again"
             )
-        return _select(ordered, pl.concat(found, how="diagonal_relaxed"))
 
     def _damaged(self, commit: Commit, error: CorruptFileError) -> StoreError:
         self._drop_damaged(commit)

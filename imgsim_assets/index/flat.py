@@ -6,6 +6,7 @@ are never reused. A table of number, id, image and sha256 is stored beside the i
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -73,7 +74,7 @@ class FlatIndex:
         if not isinstance(index, cls.file_type):
             raise StoreError(f"{path} is a {type(index).__name__}, not {cls.file_type.__name__}")
         loaded = cls(index, entries, next_number)
-        if sorted(loaded._numbers().tolist()) != entries[NUMBER].sort().to_list():
+        if not np.array_equal(np.sort(loaded._numbers()), entries[NUMBER].sort().to_numpy()):
             raise StoreError(f"{path} holds other images than its table of entries")
         return loaded
 
@@ -119,17 +120,40 @@ class FlatIndex:
             StoreError: for an image (id, image) that is in the index already, which FAISS would
                 accept.
         """
+        self.add_parts(images, [(np.arange(images.height), vectors)])
+
+    def add_parts(
+        self, images: pl.DataFrame, parts: Iterable[tuple[NDArray[np.int64], Floats]]
+    ) -> None:
+        """Add images whose vectors come in parts, of which one is held at a time.
+
+        Args:
+            images: (id, image, sha256) of n images, which get their numbers in this order.
+            parts: row numbers of `images` (p,) and their vectors (p, dim), each row once.
+
+        Raises:
+            StoreError: as `add` does.
+        """
         keys = images.select(_KEY)
         if keys.is_duplicated().any() or keys.join(self.entries, on=_KEY, how="semi").height:
             raise StoreError("an image is added to the index twice")
         if not images.height:
             return
+        self._reserve(images.height)
         numbers = np.arange(self.next_number, self.next_number + images.height, dtype=np.int64)
-        self._index.add_with_ids(np.ascontiguousarray(vectors, dtype=np.float32), numbers)
+        for rows, vectors in parts:
+            self._index.add_with_ids(np.ascontiguousarray(vectors, dtype=np.float32), numbers[rows])
         self.next_number += images.height
         added = images.select(pl.Series(NUMBER, numbers), *_KEY, "sha256")
         self.entries = pl.concat([self.entries, added]).sort(_KEY)
         self._positions_by_number = None
+
+    def _reserve(self, count: int) -> None:
+        """Allocate the memory of more vectors, which would otherwise move while it grows."""
+        flat: Any = faiss.downcast_index(self._index.index)
+        size = flat.codes.size()
+        flat.codes.resize(size + count * flat.code_size)
+        flat.codes.resize(size)  # the capacity stays
 
     def search(self, queries: Floats, k: int) -> tuple[NDArray[np.int64], Floats]:
         """The k images of greatest inner product for each query.

@@ -77,6 +77,9 @@ class IvfIndex(FlatIndex):
                 self._index.set_direct_map_type(_DIRECT_MAP.Hashtable)
         return super().vectors_at(positions)
 
+    def _reserve(self, count: int) -> None:
+        """Lists grow one by one."""
+
     def _numbers(self) -> NDArray[np.int64]:
         lists: Any = self._index.invlists
         parts = [

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from imgsim_assets.catalog.image_key import IMAGE
 from imgsim_assets.download.status import OK
@@ -197,7 +199,7 @@ def _update(index: FlatIndex, images: pl.DataFrame, vectors: VectorTable) -> _Ch
         index.keep(pl.concat([stays, moved]))
     added = added.join(moved, on=_IMAGES, how="anti", maintain_order="left")
     if added.height:
-        index.add(added, vectors_of(vectors, added["sha256"]))
+        index.add_parts(added, _parts_of(vectors, added["sha256"]))
     return _Changes(added.height, gone.height - moved.height, moved.height)
 
 
@@ -207,10 +209,27 @@ def rebuild_count(index: Commit) -> int:
 
 
 def vectors_of(vectors: VectorTable, sha256: pl.Series) -> Floats:
-    """The vectors (n, dim) float32 of images, in the order of their sha256."""
-    found = vectors.read(sha256.to_list())
-    position = {key: row for row, key in enumerate(found.sha256)}
-    return found.vectors[[position[key] for key in sha256.to_list()]]
+    """The vectors (n, dim) float32 of images, in the order of their sha256.
+
+    Holds one file of vectors at a time beside the result.
+    """
+    result = np.empty((0, 0), dtype=np.float32)
+    for rows, part in _parts_of(vectors, sha256):
+        if not result.size:
+            result = np.empty((len(sha256), part.shape[1]), dtype=np.float32)
+        result[rows] = part
+    return result
+
+
+def _parts_of(
+    vectors: VectorTable, sha256: pl.Series
+) -> Iterator[tuple[NDArray[np.int64], Floats]]:
+    """The vectors of images, a file at a time: positions in `sha256` (p,), vectors (p, dim)."""
+    wanted = sha256.rename("sha256").to_frame().with_row_index("row")
+    for part in vectors.read_parts(sha256.unique().to_list()):
+        found = pl.DataFrame({"sha256": part.sha256}).with_row_index("at")
+        rows = wanted.join(found, on="sha256", how="inner", maintain_order="left")
+        yield rows["row"].to_numpy().astype(np.int64), part.vectors[rows["at"].to_numpy()]
 
 
 def open_index(store: Store, name: str, *, mapped: bool = False) -> tuple[Commit, FlatIndex]:
@@ -296,7 +315,9 @@ def _empty(vectors: VectorTable, images: pl.DataFrame, recipe: Mapping[str, Any]
     if not images.height:
         return FlatIndex.empty(1)
     if recipe["kind"] == IvfIndex.kind:
-        return IvfIndex.trained(vectors.read(images["sha256"].to_list()).vectors, recipe["nprobe"])
+        # Each distinct vector once, in the order of its sha256.
+        training = vectors_of(vectors, images["sha256"].unique().sort())
+        return IvfIndex.trained(training, recipe["nprobe"])
     return FlatIndex.empty(vectors.read(images["sha256"].head(1).to_list()).vectors.shape[1])
 
 

@@ -35,6 +35,22 @@ def test_search_finds_each_image_by_its_vector() -> None:
     assert (len(index), index.dim) == (3, DIM)
 
 
+def test_vectors_that_come_in_parts_are_those_of_their_images() -> None:
+    images = pl.DataFrame({"id": list("edcba"), "image": [0] * 5, "sha256": list("vwxyz")})
+    images = images.cast(SCHEMA)
+    whole, parts = FlatIndex.empty(DIM), FlatIndex.empty(DIM)
+    whole.add(images, VECTORS[:5])
+
+    rows = [np.array([4, 1]), np.array([0]), np.empty(0, np.int64), np.array([2, 3])]
+    parts.add_parts(images, ((part, VECTORS[part]) for part in rows))
+
+    assert parts.entries.equals(whole.entries)
+    np.testing.assert_array_equal(parts.vectors(), whole.vectors())
+    np.testing.assert_array_equal(parts.search(VECTORS, 3)[0], whole.search(VECTORS, 3)[0])
+    with pytest.raises(StoreError, match="twice"):
+        parts.add_parts(images.head(1), [])
+
+
 @settings(max_examples=40, deadline=None)
 @given(
     steps=st.lists(

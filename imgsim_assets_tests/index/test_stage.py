@@ -3,9 +3,10 @@ from __future__ import annotations
 import shutil
 import threading
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from imgsim_assets.encoders.table import SCHEMA, embeddings_table
 from imgsim_assets.encoders.vectors import VectorRows, VectorTable
 from imgsim_assets.errors import CorruptFileError, StoreError
-from imgsim_assets.index.flat import Floats
+from imgsim_assets.index.flat import FlatIndex, Floats
 from imgsim_assets.index.stage import (
     IndexReport,
     IndexStage,
@@ -114,6 +115,32 @@ def test_search_finds_all_items_of_one_image(store: Store) -> None:
     ids = {index.entries["id"][position] for position in positions[0].tolist()}
     assert ids == {"a", "b", "c"}
     assert similarity[0] == pytest.approx([1.0] * 3, abs=1e-6)
+
+
+def test_one_file_of_vectors_is_held_at_a_time(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content: Content = {item: number % 7 for number, item in enumerate(IDS)}
+    for count in (3, 6, 10):
+        _embed(store, dict(list(content.items())[:count]))
+    files = len(list(VectorTable(store, "products", ENCODER).parts()))
+    assert files == 3
+    seen: list[int] = []
+    add_parts = FlatIndex.add_parts
+
+    def noted(index: FlatIndex, images: pl.DataFrame, parts: Any) -> None:
+        def count() -> Iterator[Any]:
+            for rows, vectors in parts:
+                seen.append(len(vectors))
+                yield rows, vectors
+
+        add_parts(index, images, count())
+
+    monkeypatch.setattr(FlatIndex, "add_parts", noted)
+
+    assert IndexStage(store, "products").run().images == len(IDS)
+    _assert_holds(store, content)
+    assert (len(seen), sum(seen)) == (files, len(IDS))
 
 
 def test_reordered_images_keep_their_vectors(store: Store) -> None:
