@@ -36,8 +36,8 @@ def test_search_finds_each_image_by_its_vector() -> None:
 
 
 def test_vectors_that_come_in_parts_are_those_of_their_images() -> None:
-    images = pl.DataFrame({"id": list("edcba"), "image": [0] * 5, "sha256": list("vwxyz")})
-    images = images.cast(SCHEMA)
+    columns = {"id": list("edcba"), "image": [0] * 5, "sha256": list("vwxyz")}
+    images = pl.DataFrame(columns, schema=SCHEMA)
     whole, parts = FlatIndex.empty(DIM), FlatIndex.empty(DIM)
     whole.add(images, VECTORS[:5])
 
