@@ -102,7 +102,11 @@ def declared_encoders(
     declared = {}
     for arg in args:
         commit = embeddings_table(store, arg.name).latest()
-        if commit is not None and encoder_from_commit(commit).identity == encoder.identity:
+        if commit is None:
+            continue
+        # The first run has decided an automatic precision.
+        recorded = encoder_from_commit(commit).model_copy(update={"precision": encoder.precision})
+        if recorded.identity == encoder.identity:
             declared[arg.name] = encoder
     return declared
 

@@ -7,6 +7,7 @@ import polars as pl
 from imgsim_assets.catalog.stage import items_table
 from imgsim_assets.errors import StoreError
 from imgsim_assets.similarity.evidence.accepted_pairs import COLUMNS
+from imgsim_assets.similarity.items import ORIENTATION
 from imgsim_assets.storage.changes import Changes, read_changes
 from imgsim_assets.storage.store import Store
 
@@ -17,7 +18,8 @@ _TITLES = ("title", "name", "label", "product_name", "description")
 def with_titles(store: Store, pairs: pl.DataFrame, left: str, right: str) -> pl.DataFrame:
     """Pairs (left_id, right_id, similarity) with left_title, right_title, left_url and right_url.
 
-    Columns of evidence stay. A catalog without a column such as title or name has no titles.
+    The orientation and the columns of evidence stay. A catalog without a column such as title or
+    name has no titles.
     """
     for side, catalog in (("left", left), ("right", right)):
         described = _described(store, catalog, pairs[f"{side}_id"])
@@ -28,7 +30,7 @@ def with_titles(store: Store, pairs: pl.DataFrame, left: str, right: str) -> pl.
             maintain_order="left",
         )
     texts = [f"{side}_{text}" for text in ("title", "url") for side in ("left", "right")]
-    optional = [name for name in (*COLUMNS, *texts) if name in pairs.columns]
+    optional = [name for name in (ORIENTATION, *COLUMNS, *texts) if name in pairs.columns]
     return pairs.select("similarity", "left_id", "right_id", *optional)
 
 

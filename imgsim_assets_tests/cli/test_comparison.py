@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 
 import pytest
+from PIL import Image
 
+from imgsim_assets.encoders.settings import EncoderSettings
 from imgsim_assets_tests.support.catalogs import indexed, sha256_of, tiny
-from imgsim_assets_tests.support.shell import CommandResult, Shell
+from imgsim_assets_tests.support.shell import THUMBNAIL, CommandResult, Shell
+
+HOG = EncoderSettings(name="hog_color")
 
 
 @pytest.fixture
@@ -110,3 +115,39 @@ def test_max_shared_may_be_zero_but_not_negative(lists: Shell) -> None:
 
         assert result.code == 2
         assert "'--max-shared': -1 is not in the range x>=0" in result.err
+
+
+def test_orientations_finds_a_turned_copy_and_tells_what_was_encoded(lists: Shell) -> None:
+    body = io.BytesIO()
+    turned = Image.open(io.BytesIO(tiny(2))).transpose(Image.Transpose.FLIP_TOP_BOTTOM)
+    turned.save(body, "PNG")
+    lists.write("turned.png", body.getvalue())
+    _write_list(lists, "right.csv", ["r,turned.png"])
+
+    assert _match(lists).out.count("mirrored") == 0
+    result = _match(lists, "--orientations")
+    again = _match(lists, "--orientations", "--json").json
+    _write_list(lists, "both.csv", ["a,2.png", "b,turned.png"])
+    options = (*THUMBNAIL, "--orientations", "--threshold", "0.99", "--json")
+    groups = lists("groups", "both.csv", *options).json
+
+    assert "1 matches of 3 x 1 items" in result.out
+    assert "4 images encoded in seven other orientations" in result.out
+    assert [match["orientation"] for match in again["matches"]] == ["mirrored_rotated_180"]
+    assert again["matrix"][2] == {"left_id": "l2", "r": 1.0}
+    (group,) = groups["groups"]
+    assert [member["orientation"] for member in group["members"]] == [
+        "upright",
+        "mirrored_rotated_180",
+    ]
+
+
+def test_graph_over_orientations_is_a_variant_of_the_declared_one(shell: Shell) -> None:
+    indexed(shell.store, "products", {"a": tiny(1), "b": tiny(2)}, HOG)
+
+    upright = shell("graph", "products", "-k", "1")
+    result = shell("graph", "products", "-k", "1", "--orientations")
+
+    assert (upright.code, result.code) == (0, 0), result.err
+    assert "orientation" in result.out
+    assert len([name for name in shell.store.table_names() if "similarity_graph" in name]) == 2

@@ -143,6 +143,19 @@ def test_the_next_match_honours_the_decisions(shell: Shell) -> None:
     assert shell("verify").code == 0
 
 
+def test_verdicts_are_written_with_the_matches_once_people_have_decided(shell: Shell) -> None:
+    name = _match(shell)
+    shell.match("left.csv", "right.csv", "--out", "before.csv")
+    shell.write("verdicts.csv", "left_id,right_id,verdict\nleft0,right0,match\n")
+    shell("review", "import", name, "verdicts.csv")
+
+    shell.match("left.csv", "right.csv", "--out", "after.csv")
+
+    before, after = (pl.read_csv(shell.folder / f"{name}.csv") for name in ("before", "after"))
+    assert "verdict" not in before.columns
+    assert after["verdict"].to_list() == ["match", None, None]
+
+
 def test_decisions_are_exported_to_known_kinds_of_files_only(shell: Shell) -> None:
     name = _match(shell)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import polars as pl
 import pytest
 
 from imgsim_assets.components import columns
@@ -14,6 +15,7 @@ from imgsim_assets.encoders import table
 from imgsim_assets.evaluation import operating_points
 from imgsim_assets.similarity import duplicate_groups, graph, group_rows, matches
 from imgsim_assets.similarity.evidence import accepted_pairs
+from imgsim_assets.similarity.items import ORIENTATION
 
 
 @pytest.mark.parametrize(
@@ -24,6 +26,7 @@ from imgsim_assets.similarity.evidence import accepted_pairs
         pytest.param(columns.GRAPH, graph.SCHEMA, id="similarity_graph"),
         pytest.param(columns.MATCHES, matches.SCHEMA, id="matches"),
         pytest.param(columns.EVIDENCE, accepted_pairs.COLUMNS, id="evidence"),
+        pytest.param(columns.ORIENTATION, {ORIENTATION: pl.String}, id="orientation"),
         pytest.param(columns.GROUPS, group_rows.SCHEMA, id="duplicate_groups"),
         pytest.param(
             columns.CROSS_CATALOG_GROUPS_COLUMNS,

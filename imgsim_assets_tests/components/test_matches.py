@@ -7,7 +7,7 @@ from typing import Any
 
 import dagster as dg
 import pytest
-from PIL import ImageOps
+from PIL import Image, ImageOps
 
 from imgsim_assets.components import columns
 from imgsim_assets.components.match_matrix import summary
@@ -109,3 +109,25 @@ def test_match_table_with_evidence_counts_its_tiers(tmp_path: Path, web: Web) ->
     assert metadata["compared_pairs"] > 0
     assert "best_below_threshold" not in metadata
     assert metadata["best_without_evidence"].records
+
+
+def test_match_table_over_orientations_finds_and_names_turned_copies(
+    tmp_path: Path, web: Web
+) -> None:
+    shop = Shop.open(tmp_path, web)
+    shop.declare(pair={"orientations": True, "threshold": 0.9})
+    turned = make_image(2).transpose(Image.Transpose.ROTATE_90)
+    web.pages["/turned.jpg"] = encoded(turned, "JPEG", quality=90)
+    shop.put_item("turned", 900, path="/turned.jpg")
+    assert shop.project.materialize()
+    first = _metadata(shop)
+
+    assert shop.project.materialize()
+
+    found = {
+        (record.data["left_id"], record.data["right_id"]): record.data["orientation"]
+        for record in first["new_matches"].records
+    }
+    assert found["turned", "s2"] == "rotated_270"
+    assert first["images_encoded_turned"] == first["left_images"]
+    assert _metadata(shop)["images_encoded_turned"] == 0
