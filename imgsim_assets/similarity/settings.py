@@ -63,9 +63,8 @@ class ComparisonSettings(Settings):
     )
     orientations: bool = Field(
         False,
-        description="compare the images of the left catalog in eight orientations (turned by "
-        "quarter turns, and mirrored), and take the best; in a graph those of the item whose "
-        "neighbors are searched, and in groups one image of each pair",
+        description="compare the left image of each pair in eight orientations, rotated by quarter "
+        "turns and mirrored, of which the best counts; each is encoded once",
     )
     evidence: EvidenceSettings = EvidenceSettings()
 

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import ImageOps
+from PIL import Image, ImageOps
 
 from imgsim_assets.similarity.audit import audit_graph, audit_matches
 from imgsim_assets.similarity.duplicate_groups import GroupStage
@@ -20,7 +20,7 @@ from imgsim_assets.similarity.settings import GraphSettings, GroupSettings, Matc
 from imgsim_assets.storage.gc import collect_garbage
 from imgsim_assets.storage.settings import RetentionPolicy
 from imgsim_assets.storage.store import Store
-from imgsim_assets_tests.support.catalogs import indexed
+from imgsim_assets_tests.support.catalogs import THUMBNAIL, indexed
 from imgsim_assets_tests.support.scenes import jpeg, painted, png, scene
 
 # Everything is a candidate, so that only evidence decides.
@@ -30,6 +30,7 @@ FILES = {
     "a jpeg": jpeg(scene(1)),
     "a mirrored": jpeg(ImageOps.mirror(scene(1))),
     "a bytes": png(scene(1)) + b"x",
+    "a turned": jpeg(scene(1).transpose(Image.Transpose.ROTATE_90)),
     "b": png(scene(2)),
     "b jpeg": jpeg(scene(2)),
     "c": png(scene(3)),
@@ -50,9 +51,31 @@ def match(
     store: Store, evidence: Mapping[str, Any] = EVERYTHING, **values: Any
 ) -> tuple[MatchReport, pl.DataFrame]:
     wanted = MatchSettings.model_validate({"evidence": evidence, **values})
-    stage = MatchStage(store, "left__right", wanted, left="left", right="right")
+    encoders = {"left": THUMBNAIL, "right": THUMBNAIL}
+    stage = MatchStage(store, "left__right", wanted, left="left", right="right", encoders=encoders)
     report = stage.run()
     return report, stage.table.read(stage.table.at(report.version))
+
+
+def test_orientations_make_turned_copies_candidates_whose_number_stays_limited(
+    store: Store,
+) -> None:
+    fill(store, {"left": {"1": "a"}, "right": {"x": "a turned", "y": "b", "z": "c"}})
+    evidence = {"compute": True, "min_similarity": 0.9}
+
+    _, upright = match(store, evidence)
+    report, rows = match(store, evidence, orientations=True)
+    limited, _ = match(store, {**EVERYTHING, "max_candidates": 2}, orientations=True, mode="mutual")
+
+    assert upright.height == 0
+    assert rows.select("right_id", "evidence", "orientation", "transform").rows() == [
+        ("x", "aligned", "rotated_90", "rotation")
+    ]
+    assert report.evidence is not None
+    assert report.evidence.compared == 1
+    # Two candidates of the left image, and its one of each right image.
+    assert limited.evidence is not None
+    assert limited.evidence.compared <= 3
 
 
 def test_matches_have_their_tier_inliers_and_transform(store: Store) -> None:
@@ -265,20 +288,22 @@ catalogs = st.dictionaries(st.sampled_from("pqrst"), st.sampled_from(sorted(FILE
     history=st.lists(st.tuples(catalogs, catalogs), min_size=2, max_size=3),
     mode=st.sampled_from(["all", "best", "mutual", "one_to_one"]),
     max_candidates=st.sampled_from([1, 2, 30]),
+    orientations=st.booleans(),
 )
 def test_incremental_equals_rebuild_whatever_the_history(
     tmp_path_factory: pytest.TempPathFactory,
     history: list[tuple[Images, Images]],
     mode: str,
     max_candidates: int,
+    orientations: bool,
 ) -> None:
     evidence = {**EVERYTHING, "max_candidates": max_candidates}
     stores = [Store.open(tmp_path_factory.mktemp("store") / name) for name in ("kept", "new")]
     for left, right in history:
         fill(stores[0], {"left": left or {"p": "c"}, "right": right or {"p": "c"}})
-        _, incremental = match(stores[0], evidence, mode=mode)
+        _, incremental = match(stores[0], evidence, mode=mode, orientations=orientations)
     fill(stores[1], {"left": left or {"p": "c"}, "right": right or {"p": "c"}})
 
-    _, rebuilt = match(stores[1], evidence, mode=mode)
+    _, rebuilt = match(stores[1], evidence, mode=mode, orientations=orientations)
 
     assert incremental.equals(rebuilt)
