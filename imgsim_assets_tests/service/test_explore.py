@@ -259,6 +259,25 @@ def test_search_by_a_file_that_is_no_image_says_so(client: TestClient) -> None:
     assert 'role="alert"' in html
 
 
+def test_the_name_that_a_proxy_passes_is_that_of_the_reviewer(browsed: Store) -> None:
+    where = "/explore/products/groups?table=duplicate_groups/both"
+    settings = ServeSettings(reviewer_header="X-Forwarded-User")
+    headers = {"X-Forwarded-User": "Grace"}
+    app = create_app(browsed, settings)
+    with TestClient(app, base_url="http://localhost", headers=headers) as client:
+        html = client.get(where).text
+        pair = _pair(html, "suppliers/s0")
+        answer = client.post(where, data={**pair, "verdict": "match", "reviewer": "Mallory"})
+
+    assert "Decisions are recorded for Grace." in html
+    assert answer.json()["added"] == 1
+    table = group_reviews_table(browsed, "both")
+    commit = table.latest()
+    assert commit is not None
+    columns = ["left_id", "right_id", "reviewer"]
+    assert table.read(commit).select(columns).rows() == [("products/p00", "suppliers/s0", "Grace")]
+
+
 @pytest.mark.slow
 def test_words_are_compared_with_images_where_the_encoder_has_a_text_tower(
     tmp_path: Path,
