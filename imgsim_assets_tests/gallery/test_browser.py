@@ -174,6 +174,22 @@ def test_keys_walk_over_candidates_and_columns_open(
     assert opened.problems == []
 
 
+def test_an_item_with_many_candidates_shows_them_in_parts(
+    browser: sync_api.Browser, store: Store, tmp_path: Path
+) -> None:
+    gallery = match_gallery(store, _matches(store, 130, per_left=130), title="pairs")
+    opened = _Opened(browser, write_gallery(gallery, tmp_path / "pairs.html"))
+    entries = opened.page.locator("#gallery li")
+
+    assert opened.count == "130 pairs, 1 items"
+    assert entries.count() == 60
+    opened.page.get_by_role("button", name="Show more, 70 are left").click()
+    opened.page.get_by_role("button", name="Show more, 10 are left").click()
+    assert entries.count() == 130
+    assert opened.page.get_by_role("button", name="Show more").count() == 0
+    assert opened.page.evaluate("document.activeElement.innerText").startswith("R120")
+
+
 def test_more_than_two_thousand_pairs_have_their_images_in_a_folder_and_draw_few(
     browser: sync_api.Browser, store: Store, tmp_path: Path
 ) -> None:

@@ -3,6 +3,8 @@ import { element, foreignLink, foreignText, plainText } from "./dom.js";
 import { badge, comparison, frame, pairCard, pairFacts } from "./pair.js";
 
 const SHOWN_COLUMNS = 12;
+// Candidates of an item and members of a group that are drawn at once.
+const SHOWN_ENTRIES = 60;
 const STARTS_AS_URL = /^https?:\/\//i;
 
 /** An element of the list that keys can reach. */
@@ -30,9 +32,7 @@ export function candidatesCard(rows, labels) {
     lead.append(imageFigure(first.left_id, byImage.get(image).left_source, note));
   }
   if (first.left) lead.append(columnList(first.left));
-  const list = element("ul", { class: "grid" });
-  for (const row of rows) list.append(candidate(row, images.length > 1, labels));
-  card.append(lead, list);
+  card.append(lead, longList(rows, (row) => candidate(row, images.length > 1, labels)));
   return reachable(card);
 }
 
@@ -76,18 +76,39 @@ export function groupCard(rows) {
   const first = rows[0];
   const card = element("article", { class: "card group", "aria-label": `group ${plainText(first.group_id, 80)}` });
   card.append(element("h2", {}, foreignText(first.group_id)), groupFacts(first));
-  const list = element("ul", { class: "grid" });
-  for (const row of rows) {
-    const entry = imageCard(row);
-    if (typeof row.keep === "boolean") {
-      entry.classList.add(row.keep ? "kept" : "redundant");
-      const kind = row.keep ? "keep" : "redundant";
-      entry.querySelector("figure").after(element("span", { class: `badge ${kind}`, text: kind }));
-    }
-    list.append(entry);
-  }
-  card.append(list);
+  card.append(longList(rows, memberCard));
   return reachable(card);
+}
+
+function memberCard(row) {
+  const entry = imageCard(row);
+  if (typeof row.keep === "boolean") {
+    entry.classList.add(row.keep ? "kept" : "redundant");
+    const kind = row.keep ? "keep" : "redundant";
+    entry.querySelector("figure").after(element("span", { class: `badge ${kind}`, text: kind }));
+  }
+  return entry;
+}
+
+/** A list that is drawn in parts, each by a button. */
+function longList(rows, draw) {
+  const list = element("ul", { class: "grid" });
+  const button = element("button", { type: "button" });
+  let drawn = 0;
+  const drawMore = () => {
+    const first = drawn;
+    for (const row of rows.slice(drawn, drawn + SHOWN_ENTRIES)) list.append(draw(row));
+    drawn = Math.min(drawn + SHOWN_ENTRIES, rows.length);
+    button.textContent = `Show more, ${(rows.length - drawn).toLocaleString("en")} are left`;
+    button.hidden = drawn === rows.length;
+    if (first) {
+      list.children[first].tabIndex = -1;
+      list.children[first].focus();
+    }
+  };
+  button.addEventListener("click", drawMore);
+  drawMore();
+  return element("div", {}, list, button);
 }
 
 function groupFacts(row) {
