@@ -12,6 +12,10 @@ import pytest
 from imgsim_assets.cli.main import COMMANDS, main
 from imgsim_assets.cli.match import command as match
 from imgsim_assets.encoders.settings import EncoderSettings
+from imgsim_assets.pipeline.match import MatchPipeline
+from imgsim_assets.pipeline.settings import MatchMatrixSettings
+from imgsim_assets.similarity.duplicate_groups import GroupStage
+from imgsim_assets.similarity.settings import GroupSettings
 from imgsim_assets.storage.store import Store
 from imgsim_assets_tests.support.catalogs import indexed
 from imgsim_assets_tests.support.images import encoded, jpeg, make_image
@@ -71,6 +75,33 @@ def test_commands_of_shell_page_run_from_top_to_bottom(
     assert lines[0] == "left_id\tleft_url\tright_id\tright_url\tsimilarity"
     assert [line.split("\t")[2] for line in lines[1:]] == ["a", "b", "c"]
     assert (tmp_path / "defs" / "shoes" / "defs.yaml").is_file()
+
+
+def test_decisions_page_runs_from_top_to_bottom(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    store = Store.open(tmp_path / "data" / "store")
+    encoder = EncoderSettings(name="hog_color")
+    numbers = range(12)
+    indexed(store, "products", {f"P-{n}": jpeg(n) for n in numbers}, encoder)
+    indexed(store, "suppliers", {f"S-{n}": jpeg(n) for n in numbers}, encoder)
+    pair = MatchMatrixSettings(
+        name="products__suppliers", left="products", right="suppliers", threshold=0.9
+    )
+    MatchPipeline(store, pair).run()
+    GroupStage(store, "products", GroupSettings(threshold=0.9)).run()
+    (tmp_path / "verdicts.csv").write_text("left_id,right_id,verdict\nP-1,S-2,different\n")
+    (tmp_path / "same.csv").write_text("left_id,right_id,verdict\nP-1,P-2,match\n")
+
+    for line in "".join(_blocks("decisions.md", "bash")).splitlines():
+        assert main(shlex.split(line)[1:]) == 0, (line, capsys.readouterr().err)
+    (block,) = _blocks("decisions.md", "python")
+    exec(compile(block, "decisions.md", "exec"), {})
+
+    assert "10 decisions, precision Precision(population=12, sampled=10" in capsys.readouterr().out
+    assert main(["status"]) == 0
+    assert "precision 1.000 (0.692 to 1.000), of 10 random matches" in capsys.readouterr().out
 
 
 def test_shell_page_documents_every_command_and_every_option_of_match() -> None:

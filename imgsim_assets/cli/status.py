@@ -89,8 +89,26 @@ def _catalog_lines(status: CatalogStatus) -> Iterator[str]:
 def _match_line(match: MatchStatus) -> str:
     return (
         f"\nmatches/{match.name}: {match.matches} matches of {match.left} and {match.right}, "
-        f"{match.mode} at {match.threshold:g}, {match.freshness}"
+        f"{match.mode} at {match.threshold:g}, {match.freshness}" + _judged(match)
     )
+
+
+def _judged(match: MatchStatus) -> str:
+    """What decisions measure, in further lines."""
+    text = ""
+    if (decided := match.by_decisions) is not None:
+        text += (
+            f"\n  threshold by {decided.pairs} judged pairs around it "
+            f"({decided.low:g} to {decided.high:g})"
+        )
+    if (precision := match.precision) is not None:
+        value = "unknown" if precision.value is None else f"{precision.value:.3f}"
+        unsure = f", {precision.unsure} unsure" if precision.unsure else ""
+        text += (
+            f"\n  precision {value} ({precision.low:.3f} to {precision.high:.3f}), of "
+            f"{precision.sampled} random matches{unsure}"
+        )
+    return text
 
 
 def _group_line(group: GroupStatus) -> str:

@@ -12,6 +12,7 @@ from imgsim_assets.encoders.vectors import VectorTable
 from imgsim_assets.errors import StoreError
 from imgsim_assets.reviews.decisions import Decisions
 from imgsim_assets.reviews.sample import Precision, in_random_order, precision_of
+from imgsim_assets.reviews.table import reviews_table
 from imgsim_assets.similarity.candidates import best_candidates, sampled_keys
 from imgsim_assets.similarity.decided import score_pairs
 from imgsim_assets.similarity.item_pairs import SCHEMA
@@ -19,7 +20,7 @@ from imgsim_assets.similarity.items import LEFT_OUT, Items, with_vectors
 from imgsim_assets.similarity.matches import MATCHES, decisions_about, match_table, reviewed_name
 from imgsim_assets.similarity.materialized import LEFT_ITEMS, RIGHT_ITEMS
 from imgsim_assets.similarity.population import matches_before_decisions
-from imgsim_assets.similarity.review_threshold import MAX_PRODUCTS
+from imgsim_assets.similarity.review_threshold import MAX_PRODUCTS, threshold_of
 from imgsim_assets.storage.commit import Commit
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import Table
@@ -94,8 +95,42 @@ def match_precision(store: Store, name: str) -> Precision | None:
         StoreError: when the store has no such match table.
     """
     version = _newest(store, name)
+    if reviews_table(store, reviewed_name(version.table.name)).latest() is None:
+        return None
     population = _in_random_order(store, version.table.name, version.commit.version)
     return precision_of(population, _decisions(store, version))
+
+
+def judged_matches(store: Store, catalog: str) -> list[dict[str, float | int | str | None]]:
+    """What decisions measure of the declared match tables of a catalog, a row for each.
+
+    Returns:
+        matches, threshold, judged_pairs (around the threshold, where they gave it), and precision,
+        precision_low, precision_high and sample, where enough of a random sample is judged.
+    """
+    rows: list[dict[str, float | int | str | None]] = []
+    for name in store.table_names():
+        commit = store.table(name).latest() if name.startswith(MATCHES) else None
+        if commit is None or reviewed_name(name) != name.removeprefix(MATCHES):
+            continue
+        properties = commit.properties
+        if catalog not in (properties["left"], properties["right"]):
+            continue
+        precision = match_precision(store, name.removeprefix(MATCHES))
+        decided = threshold_of(store, commit)
+        if precision is not None or decided is not None:
+            rows.append(
+                {
+                    "matches": name.removeprefix(MATCHES),
+                    "threshold": properties["threshold"],
+                    "judged_pairs": decided.pairs if decided is not None else None,
+                    "precision": precision.value if precision is not None else None,
+                    "precision_low": precision.low if precision is not None else None,
+                    "precision_high": precision.high if precision is not None else None,
+                    "sample": precision.sampled if precision is not None else None,
+                }
+            )
+    return rows
 
 
 class _Version(NamedTuple):

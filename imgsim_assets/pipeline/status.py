@@ -17,9 +17,13 @@ from imgsim_assets.index.stage import index_table
 from imgsim_assets.pipeline import freshness
 from imgsim_assets.pipeline.checks import suspicious_groups
 from imgsim_assets.pipeline.freshness import Freshness, read_columns
+from imgsim_assets.pipeline.review_pairs import match_precision
 from imgsim_assets.pipeline.settings import CheckSettings
+from imgsim_assets.reviews.sample import Precision
+from imgsim_assets.similarity.decided_threshold import DecidedThreshold
 from imgsim_assets.similarity.graph import graph_table
 from imgsim_assets.similarity.matches import MATCHES
+from imgsim_assets.similarity.review_threshold import threshold_of
 from imgsim_assets.similarity.settings import CROSS_CATALOG_GROUPS
 from imgsim_assets.storage.commit import Commit
 from imgsim_assets.storage.store import Store
@@ -63,7 +67,19 @@ class CatalogStatus:
 
 @dataclass(frozen=True)
 class MatchStatus:
-    """The status of one match table."""
+    """The status of one match table.
+
+    Attributes:
+        name: the match table.
+        left: its left catalog.
+        right: its right catalog.
+        mode: which pairs are matches.
+        threshold: the minimum similarity.
+        matches: rows of the table.
+        freshness: whether it has what its catalogs and the decisions give now.
+        precision: of the matches before decisions; None before enough of them are judged.
+        by_decisions: how decisions gave the threshold; None where they did not.
+    """
 
     name: str
     left: str
@@ -72,6 +88,8 @@ class MatchStatus:
     threshold: float
     matches: int
     freshness: Freshness
+    precision: Precision | None
+    by_decisions: DecidedThreshold | None
 
 
 @dataclass(frozen=True)
@@ -177,6 +195,8 @@ def match_statuses(store: Store) -> list[MatchStatus]:
                 threshold=settings["threshold"],
                 matches=commit.rows,
                 freshness=freshness.matches_freshness(store, table, commit, left, right),
+                precision=match_precision(store, name.removeprefix(MATCHES)),
+                by_decisions=threshold_of(store, commit),
             )
         )
     return statuses

@@ -108,6 +108,13 @@ def latest_threshold(store: Store, name: str) -> DecidedThreshold | None:
     return _read(table, table.latest())
 
 
+def threshold_of(store: Store, matches: Commit) -> DecidedThreshold | None:
+    """How decisions gave the threshold of a version of a match table; None where they did not."""
+    found = latest_threshold(store, matches.table.partition("/")[2])
+    is_used = found is not None and found.value == matches.properties["threshold"]
+    return found if is_used else None
+
+
 def best_pairs(left: Items, right: Items) -> pl.DataFrame:
     """The best right item of each left item, of a large catalog of a fixed sample of them.
 

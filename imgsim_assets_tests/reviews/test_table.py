@@ -14,6 +14,7 @@ from imgsim_assets.reviews.table import (
     SCHEMA,
     VERDICTS,
     add_reviews,
+    group_reviews_table,
     latest_decisions,
     read_reviews,
     reviews_table,
@@ -90,11 +91,12 @@ def test_a_row_that_leaves_open_its_time_or_images_is_known_if_the_rest_is(
     assert new["verdict"].to_list() == ["different"]
 
 
+@pytest.mark.parametrize("of_groups", [False, True])
 def test_many_additions_stay_few_files_and_garbage_collection_keeps_every_row(
-    tmp_path: Path,
+    tmp_path: Path, of_groups: bool
 ) -> None:
     store = Store.open(tmp_path)
-    table = reviews_table(store, "a__b")
+    table = group_reviews_table(store, "a") if of_groups else reviews_table(store, "a__b")
     for number in range(40):
         add_reviews(table, _reviews(("l", f"r{number}", "match", "ann", number)))
 

@@ -13,13 +13,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from imgsim_assets.pipeline.checks import groups_coherent
 from imgsim_assets.pipeline.decisions import record_decisions
+from imgsim_assets.pipeline.settings import CheckSettings
+from imgsim_assets.pipeline.status import group_statuses
 from imgsim_assets.reviews.table import SCHEMA, add_reviews
 from imgsim_assets.similarity.clustering import connected_components, star_clusters
 from imgsim_assets.similarity.cosine import Doubles, Indices
 from imgsim_assets.similarity.decided_groups import DecidedNodes, decided_clusters
-from imgsim_assets.similarity.duplicate_groups import GroupStage, groups_table
+from imgsim_assets.similarity.duplicate_groups import DECISIONS, GroupStage, groups_table
 from imgsim_assets.similarity.settings import CrossCatalogGroupSettings, GroupSettings, Linkage
+from imgsim_assets.storage.commit import Commit, PendingCommit
 from imgsim_assets.storage.store import Store
 from imgsim_assets_tests.similarity import test_groups_of_several_images as laws
 from imgsim_assets_tests.similarity.test_groups_of_several_images import Content
@@ -277,6 +281,38 @@ def test_match_joins_groups_below_the_threshold_and_is_no_suspicion(store: Store
     commit = table.latest()
     assert commit is not None
     assert table.read(commit).select("verdict", "judged").rows() == [(None, 1), ("match", 1)]
+    assert groups_coherent(table, commit, CheckSettings()).passed
+
+
+def test_group_that_holds_a_different_pair_is_suspicious(store: Store) -> None:
+    indexed(store, "shop", {"a": tiny(1), "b": tiny(1)})
+    assert _groups(store) == [["a", "b"]]
+    table = groups_table(store, "shop")
+    verdicts = pl.DataFrame({"left_id": ["a"], "right_id": ["b"], "verdict": ["different"]})
+    file = table.write_rows(verdicts, role=DECISIONS)
+
+    def with_decision(base: Commit | None) -> PendingCommit:
+        assert base is not None
+        return PendingCommit([*base.files, file], properties=base.properties)
+
+    commit = table.commit(with_decision)
+
+    assert commit is not None
+    problem = groups_coherent(table, commit, CheckSettings()).problem
+    assert "it holds a pair that was judged different" in problem
+
+
+def test_status_knows_that_a_decision_is_not_honoured_yet(store: Store) -> None:
+    images = {"a": tiny(1), "b": tiny(1)}
+    indexed(store, "shop", images)
+    _groups(store)
+    states = [group_statuses(store)[0].freshness]
+    _decide(store, "a", "b", "different", images)
+    states.append(group_statuses(store)[0].freshness)
+    _groups(store)
+    states.append(group_statuses(store)[0].freshness)
+
+    assert states == ["fresh", "stale", "fresh"]
 
 
 def test_changed_image_reopens_the_decision_and_the_row_says_so(store: Store) -> None:

@@ -108,6 +108,8 @@ def _describe(store: "Store", name: str, evaluation: "EncoderEvaluation") -> dic
             store, table, evaluation.version, "trade_off.svg", _trade_off(evaluation).encode()
         ),
     }
+    if (judged := _judged_matches(store, name)) is not None:
+        described["judged_matches"] = judged
     if evaluation.labels is not None:
         described |= {
             "labeled_images": evaluation.labels.images,
@@ -123,6 +125,17 @@ def _interval(evaluation: "EncoderEvaluation") -> dict[str, str]:
     if not evaluation.is_measured:
         return {}
     return {"threshold_interval": "{:g} to {:g}".format(*evaluation.interval)}
+
+
+def _judged_matches(store: "Store", name: str) -> dg.MetadataValue | None:
+    """What decisions measure of the match tables of a catalog; None where they measure nothing."""
+    import polars as pl
+
+    from imgsim_assets.components.metadata import preview
+    from imgsim_assets.pipeline.review_pairs import judged_matches
+
+    rows = judged_matches(store, name)
+    return preview(pl.DataFrame(rows)) if rows else None
 
 
 def _trade_off(evaluation: "EncoderEvaluation") -> str:
