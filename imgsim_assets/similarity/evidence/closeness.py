@@ -25,14 +25,14 @@ from imgsim_assets.similarity.evidence.features import ComparableImage, opencv
 
 Doubles = NDArray[np.float64]
 
+# Fewer inliers than this are those of a logo, or of the axes of two charts.
+MIN_INLIERS = 16
 # The least sum of texture, coverage and displacement with these weights.
 MIN_CLOSENESS = 0.9
 _COVERAGE, _DISPLACEMENT = 0.5, -0.3
 # A pixel has detail where the gray values next to it differ by more than this.
 _DETAIL = 24
 _MIN_DETAILED = 10
-# Fewer inliers than this do not determine a perspective transform.
-_MIN_PERSPECTIVE = 12
 # The least share of the colored pixels whose color agrees.
 _MIN_SAME_COLOR = 0.5
 # Cb and Cr are this far from gray, in a gray image and in a colored pixel.
@@ -61,6 +61,8 @@ def is_close(
         alignment: the transform from the left to the right image.
         both: the left thumbnail over the right one, and the reverse.
     """
+    if alignment.inliers < MIN_INLIERS:
+        return False
     closeness = (
         max(map(_texture, both))
         + _COVERAGE * max(_coverage(left, right, alignment))
@@ -104,10 +106,7 @@ def _coverage(
 def _displacement(alignment: Alignment) -> float:
     """The median distance of the inliers from the transform, in pixels of the gray copies."""
     source, target = alignment.left_points, alignment.right_points
-    if len(source) < _MIN_PERSPECTIVE:
-        mapped = source @ alignment.matrix[:, :2].T + alignment.matrix[:, 2]
-    else:
-        mapped = _perspective(source, target)
+    mapped = _perspective(source, target)
     # Distances are those halfway between the scales of both images.
     scale = float(np.sqrt(np.sqrt(abs(np.linalg.det(alignment.matrix[:, :2])))))
     distances = np.hypot(*(mapped - target).T)

@@ -12,7 +12,7 @@ from imgsim_assets.similarity.evidence.tiers import ALIGNED, SAME_PIXELS, SIMILA
 from imgsim_assets.similarity.evidence.transform import transform_kind
 
 # Increment it when the same features of a pair give another outcome.
-_VERSION = 2
+_VERSION = 3
 # An alignment is evidence with this many inliers, and where this share of the overlap agrees, or of
 # the box around the inliers.
 MIN_INLIERS = 10

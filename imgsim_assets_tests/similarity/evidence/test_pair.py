@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 
 import pytest
@@ -200,3 +201,27 @@ def test_blank_and_tiny_images_have_no_features_and_align_with_nothing(
     assert compare(comparable(scene(1)), blank).tier == "similar"
     other = comparable(Image.new("RGB", size, (250, 250, 250)))
     assert compare(blank, other).tier == "similar"
+
+
+def bar_chart(seed: int) -> Image.Image:
+    """A chart with the axes, the grid and the colors of all others."""
+    image = Image.new("RGB", (640, 480), "white")
+    draw = ImageDraw.Draw(image)
+    rng = random.Random(seed)
+    for tick in range(6):
+        y = 430 - tick * 76
+        draw.line((60, y, 610, y), fill=(220, 220, 220))
+        draw.text((20, y - 10), str(tick * 20), fill="black", font_size=14)
+    for bar in range(8):
+        x, height = 80 + bar * 64, rng.randint(40, 370)
+        draw.rectangle((x, 430 - height, x + 40, 429), fill=(70, 110, 190))
+        draw.text((x + 4, 435), f"{rng.choice('ABCDEFGH')}{rng.randint(10, 99)}", fill="black")
+    return image
+
+
+def test_charts_with_one_design_are_no_close_copies() -> None:
+    charts = [comparable(bar_chart(seed)) for seed in range(7)]
+
+    close = [compare(a, b).close for at, a in enumerate(charts) for b in charts[:at]]
+
+    assert not any(close)
