@@ -10,6 +10,7 @@ import polars as pl
 from imgsim_assets.encoders.recorded import FINGERPRINT
 from imgsim_assets.encoders.vectors import VectorTable
 from imgsim_assets.errors import StoreError
+from imgsim_assets.images.orientation import ORIENTATIONS
 from imgsim_assets.reviews.decisions import Decisions
 from imgsim_assets.reviews.sample import Precision, in_random_order, precision_of
 from imgsim_assets.reviews.table import reviews_table
@@ -18,7 +19,12 @@ from imgsim_assets.similarity.decided import score_pairs
 from imgsim_assets.similarity.item_pairs import SCHEMA
 from imgsim_assets.similarity.items import LEFT_OUT, Items, with_vectors
 from imgsim_assets.similarity.matches import MATCHES, decisions_about, match_table, reviewed_name
-from imgsim_assets.similarity.materialized import LEFT_ITEMS, RIGHT_ITEMS
+from imgsim_assets.similarity.materialized import (
+    LEFT_ITEMS,
+    ORIENTATIONS_PROPERTY,
+    RIGHT_ITEMS,
+)
+from imgsim_assets.similarity.orientations import stored_turned
 from imgsim_assets.similarity.population import matches_before_decisions
 from imgsim_assets.similarity.review_threshold import MAX_PRODUCTS, threshold_of
 from imgsim_assets.storage.commit import Commit
@@ -170,8 +176,12 @@ def _below(store: Store, table: str, version: int) -> pl.DataFrame:
     keys = _compared(of_version, LEFT_ITEMS)
     unmatched = keys.filter(~pl.col("id").is_in(matched.implode()))
     right = _with_vectors(store, of_version, "right", _compared(of_version, RIGHT_ITEMS))
-    count = max(1, MAX_PRODUCTS // max(1, len(right)))
+    is_turned = bool(properties.get(ORIENTATIONS_PROPERTY)) and not with_itself
+    products = len(right) * (len(ORIENTATIONS) if is_turned else 1)
+    count = max(1, MAX_PRODUCTS // max(1, products))
     left = _with_vectors(store, of_version, "left", sampled_keys(unmatched, count))
+    if is_turned:
+        left = stored_turned(store, properties["left"], properties[FINGERPRINT], left)
     pairs = best_candidates(
         left, right, matched.clear(), exclude_self=with_itself, max_products=MAX_PRODUCTS
     )

@@ -13,8 +13,9 @@ import numpy as np
 import polars as pl
 
 from imgsim_assets.encoders.settings import EncoderSettings
-from imgsim_assets.encoders.turned_vectors import TurnedVectors
+from imgsim_assets.encoders.turned_vectors import TurnedVectors, turned_tables
 from imgsim_assets.images.orientation import ORIENTATIONS
+from imgsim_assets.index.stage import vectors_of
 from imgsim_assets.progress import Log, silent
 from imgsim_assets.similarity.cosine import Doubles, Indices, UnitRows, pair_cosines
 from imgsim_assets.similarity.items import ORIENTATION, Items, turned_keys
@@ -75,6 +76,18 @@ class TurnedCatalogs:
     def encoded(self) -> int:
         """How many images were encoded in other orientations."""
         return sum(each.encoded for each in self._catalogs.values())
+
+
+def stored_turned(store: Store, name: str, fingerprint: str, items: Items) -> Items:
+    """Images of a catalog, each in all orientations, of which the store has all vectors.
+
+    Raises:
+        StoreError: when vectors are missing or damaged.
+    """
+    tables = turned_tables(store, name, fingerprint)
+    vectors = [items.vectors, *(vectors_of(table, items.keys["sha256"]) for table in tables)]
+    rows = np.stack(vectors, axis=1).reshape(len(items) * len(vectors), items.vectors.shape[1])
+    return Items(turned_keys(items.keys), rows, items.recorded)
 
 
 class BestOrientation(NamedTuple):

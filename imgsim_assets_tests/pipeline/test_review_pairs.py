@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from datetime import UTC, datetime
 
 import polars as pl
 import pytest
+from PIL import Image
 
 from imgsim_assets.errors import StoreError
 from imgsim_assets.pipeline.decisions import record_decisions
@@ -13,7 +15,7 @@ from imgsim_assets.pipeline.match import MatchPipeline
 from imgsim_assets.pipeline.review_pairs import informative_pairs, match_precision, random_matches
 from imgsim_assets.pipeline.settings import MatchMatrixSettings
 from imgsim_assets.storage.store import Store
-from imgsim_assets_tests.support.catalogs import indexed, tiny, turned
+from imgsim_assets_tests.support.catalogs import THUMBNAIL, indexed, tiny, turned
 
 _NOW = datetime(2026, 5, 31, 12, tzinfo=UTC)
 _COLUMNS = ["left_id", "right_id", "left_sha256", "right_sha256"]
@@ -114,3 +116,20 @@ def test_variant_is_found_by_the_name_of_its_table(copies: Store) -> None:
     assert random_matches(copies, "other", 99).height == 12
     with pytest.raises(StoreError, match="has no match table nobody; it has other, pair"):
         random_matches(copies, "nobody", 1)
+
+
+def test_pairs_below_the_threshold_are_compared_over_the_orientations(store: Store) -> None:
+    body = io.BytesIO()
+    copy = Image.open(io.BytesIO(tiny(60, like=1))).transpose(Image.Transpose.ROTATE_180)
+    copy.save(body, "PNG")
+    indexed(store, "ours", {"a": tiny(1), "b": tiny(2)})
+    indexed(store, "theirs", {"t": body.getvalue()})
+    settings = MatchMatrixSettings(
+        name="pair", left="ours", right="theirs", threshold=0.999, orientations=True
+    )
+    MatchPipeline(store, settings, encoders={"ours": THUMBNAIL}).run()
+
+    pairs = informative_pairs(store, "pair", 1)
+
+    assert pairs["left_id"].to_list() == ["a"]
+    assert 0.8 < pairs["similarity"].item() < 0.999
