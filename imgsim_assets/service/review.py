@@ -68,7 +68,7 @@ Reviewed = Annotated[ReviewTable, Depends(_table)]
 def get_page(request: Request, view: CurrentView, name: Name) -> HTMLResponse:
     """The review page of a match table."""
     properties = view.commit(f"matches/{name}").properties
-    catalogs = dict.fromkeys(properties[side] for side in SIDES)
+    catalogs = dict.fromkeys(properties[side] for side in SIDES if side in properties)
     return HTMLResponse(
         render(
             "review.html",

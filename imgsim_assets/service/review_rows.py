@@ -72,7 +72,10 @@ def _text(value: Any) -> str:
 
 def _columns(view: View, catalog: str, ids: pl.Series) -> dict[str, dict[str, Cell]]:
     """The columns of items by id; none of an item that the catalog no longer has."""
-    rows = view.frame(f"{catalog}/items").filter(pl.col("id").is_in(ids.implode()))
+    table = f"{catalog}/items"
+    if table not in view.commits:
+        return {}
+    rows = view.frame(table).filter(pl.col("id").is_in(ids.implode()))
     return {
         row["id"]: {name: cell(value) for name, value in _shown(row)}
         for row in rows.iter_rows(named=True)

@@ -149,7 +149,7 @@ async function lookForNews() {
   if (!summary) return;
   showSummary(summary);
   if (summary.newest_version <= state.queue.version) return;
-  const button = element("button", { type: "button", text: "Show it", onclick: () => location.reload() });
+  const button = element("button", { type: "button", text: "Show it", onclick: () => location.assign(`?tab=${state.queue.tab}`) });
   byId("notices").append(element("p", { class: "notice", id: "news" }, `The match table has version ${summary.newest_version}.`, button));
 }
 
@@ -371,8 +371,9 @@ const MOVES = { ArrowLeft: [MOVE, 0], ArrowRight: [-MOVE, 0], ArrowUp: [0, MOVE]
 
 document.addEventListener("keydown", (event) => {
   if (document.querySelector("dialog[open]")) return;
-  if (event.target.closest("input, textarea, select")) {
-    if (event.key === "Escape") event.target.blur();
+  const isSlider = event.target.type === "range";
+  if (event.target.closest("input, textarea, select") && (!isSlider || event.key.length > 1)) {
+    if (event.key === "Escape" || (event.key === "Enter" && !isSlider)) event.target.blur();
     return;
   }
   if (event.altKey || event.metaKey || (event.ctrlKey && event.key.toLowerCase() !== "z")) return;
