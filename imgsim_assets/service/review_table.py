@@ -37,8 +37,10 @@ Side = Literal["left", "right"]
 SIDES: tuple[Side, Side] = ("left", "right")
 # Comparisons of items that the best scores of a table take at most; more items are sampled.
 _MAX_COMPARISONS = 400_000_000
-# Tables that stay in memory with the vectors of their right items.
-_MAX_TABLES = 3
+# Tables that stay in memory with the vectors of their right items, and images of a left side whose
+# vectors stay, too: a single one is read with its whole file.
+_MAX_TABLES = 2
+_MAX_IN_MEMORY = 100_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +68,10 @@ class ReviewSide:
 
     def items_of(self, ids: pl.Series) -> Items:
         """The compared images of some items, with their vectors."""
-        return self._with_vectors(self.keys.filter(pl.col("id").is_in(ids.implode())))
+        is_chosen = self.keys["id"].is_in(ids.implode())
+        if len(self.keys) <= _MAX_IN_MEMORY:
+            return self.items.where(is_chosen.to_numpy())
+        return self._with_vectors(self.keys.filter(is_chosen))
 
     @cached_property
     def count(self) -> int:
