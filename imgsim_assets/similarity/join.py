@@ -59,8 +59,7 @@ def threshold_join(
         ValueError: for a threshold outside [-1, 1], arrays of different width, threads below 1, or
             a row that is not a finite unit vector; the message names the row.
     """
-    if not -1 <= threshold <= 1:
-        raise ValueError(f"threshold {threshold} is not a cosine; it must lie in [-1, 1]")
+    require_threshold(threshold)
     with use_threads(threads):
         inputs = InputPair.of(JoinInput.of(left, "left"), JoinInput.of(right, "right"))
         return pairs_above(inputs, threshold, memory_budget=memory_budget)
@@ -129,8 +128,7 @@ def top_k(
         ValueError: for k or threads below 1, arrays of different width, or a row that is not a
             finite unit vector; the message names the row.
     """
-    if k < 1:
-        raise ValueError(f"k is {k}; it must be at least 1")
+    require_k(k)
     names = ("queries", "references")
     with use_threads(threads):
         inputs = InputPair.of(
@@ -159,6 +157,18 @@ def cosine_matrix(left: NDArray[np.floating], right: NDArray[np.floating]) -> Do
     i, j = np.indices((len(a.rows), len(b.rows))).reshape(2, -1)
     scores = pair_cosines(a.rows, b.rows, i, j, squares=(a.squares, b.squares))
     return scores.reshape(len(a.rows), len(b.rows))
+
+
+def require_threshold(threshold: float) -> None:
+    """Raise ValueError for a threshold that is not a cosine."""
+    if not -1 <= threshold <= 1:
+        raise ValueError(f"threshold {threshold} is not a cosine; it must lie in [-1, 1]")
+
+
+def require_k(k: int) -> None:
+    """Raise ValueError for less than one neighbor."""
+    if k < 1:
+        raise ValueError(f"k is {k}; it must be at least 1")
 
 
 def pairs_above(

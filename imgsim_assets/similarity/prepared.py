@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imgsim_assets.similarity.cosine import Floats, UnitRows
+from imgsim_assets.similarity.join import require_k, require_threshold
 from imgsim_assets.similarity.join_input import InputPair, JoinInput
 from imgsim_assets.similarity.prefilter import Prefilter, choose_for_knn, choose_for_threshold
 from imgsim_assets.similarity.projection import Projection
@@ -52,11 +53,15 @@ def prepare_rows(
         The input. It holds the rows, and, where a projection pays, up to 257 numbers for each.
 
     Raises:
-        ValueError: for a row that is not a finite unit vector, for arrays of different width, or
-            for both a threshold and k.
+        ValueError: for a row that is not a finite unit vector, for arrays of different width, for
+            both a threshold and k, or for one that no join accepts.
     """
     if threshold is not None and k is not None:
         raise ValueError("give a threshold or k, not both: they need different prefilters")
+    if threshold is not None:
+        require_threshold(threshold)
+    if k is not None:
+        require_k(k)
     with use_threads(threads):
         prepared = JoinInput.of(rows, "rows")
         if threshold is None and k is None:

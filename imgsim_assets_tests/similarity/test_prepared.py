@@ -184,6 +184,10 @@ def test_bad_arguments_name_the_fix() -> None:
         threshold_join(rows, rows, 0.5, threads=0)
     with pytest.raises(ValueError, match="threshold or k, not both"):
         prepare_rows(rows, threshold=0.5, k=3)
+    with pytest.raises(ValueError, match="k is 0; it must be at least 1"):
+        prepare_rows(rows, k=0)
+    with pytest.raises(ValueError, match="threshold 2 is not a cosine"):
+        prepare_rows(rows, threshold=2)
     with pytest.raises(ValueError, match="rows row 1 is of length 2"):
         prepare_rows(np.stack([rows[0], 2 * rows[1]]))
     with pytest.raises(ValueError, match="others has rows of 8 numbers, rows of 9"):
