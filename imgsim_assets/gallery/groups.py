@@ -19,6 +19,7 @@ _ROW_COLUMNS = (
     "min_similarity",
     "mean_similarity",
     "bridges",
+    "judged",
     "keep",
     "reason",
 )

@@ -203,7 +203,7 @@ buildCutoff();
 const hasSeveral = data.layout === "pairs" && units.some((unit) => unit.length > 1);
 const kinds = {
   pairs: hasSeveral ? { block: 8, blockClass: "block rows", height: 2400 } : { block: 24, blockClass: "block pairs", height: 3600 },
-  groups: { block: 8, blockClass: "block rows", height: 2600 },
+  groups: { block: 8, blockClass: "block groups", height: 2600 },
   items: { block: 60, tag: "ul", blockClass: "block grid", height: 2400 },
 };
 const list = new LazyList(document.getElementById("gallery"), drawCard, kinds[data.layout]);

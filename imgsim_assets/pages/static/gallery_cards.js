@@ -5,6 +5,8 @@ import { badge, comparison, frame, pairCard, pairFacts } from "./pair.js";
 const SHOWN_COLUMNS = 12;
 // Candidates of an item and members of a group that are drawn at once.
 const SHOWN_ENTRIES = 60;
+// Groups of so many members stand beside each other.
+const SMALL_GROUP = 2;
 const STARTS_AS_URL = /^https?:\/\//i;
 
 /** An element of the list that keys can reach. */
@@ -74,7 +76,8 @@ function addFacts(facts, row) {
 /** The card of a group of duplicates. */
 export function groupCard(rows) {
   const first = rows[0];
-  const card = element("article", { class: "card group", "aria-label": `group ${plainText(first.group_id, 80)}` });
+  const size = rows.length > SMALL_GROUP ? "large" : "small";
+  const card = element("article", { class: `card group ${size}`, "aria-label": `group ${plainText(first.group_id, 80)}` });
   card.append(element("h2", {}, foreignText(first.group_id)), groupFacts(first));
   card.append(longList(rows, memberCard));
   return reachable(card);
@@ -116,6 +119,7 @@ function groupFacts(row) {
   if (typeof row.min_similarity === "number") facts.push(`similarity at least ${row.min_similarity.toFixed(3)}`);
   if (typeof row.mean_similarity === "number") facts.push(`${row.mean_similarity.toFixed(3)} on average`);
   if (row.bridges) facts.push(row.bridges === 1 ? "1 bridge" : `${row.bridges} bridges`);
+  if (row.judged) facts.push(`${row.judged} judged a match`);
   return element("p", { class: "muted", text: facts.join(", ") });
 }
 
