@@ -14,7 +14,7 @@ from imgsim_assets.pipeline.failures import EMBEDDINGS, IMAGES
 from imgsim_assets.pipeline.status_actions import action_for
 from imgsim_assets.service import explore_failures, explore_groups, explore_search
 from imgsim_assets.service.browse import OPERATORS, Condition, browse
-from imgsim_assets.service.catalog_rows import read_shared_images
+from imgsim_assets.service.catalog_rows import CatalogRows, read_shared_images
 from imgsim_assets.service.errors import NotFoundError
 from imgsim_assets.service.explore_page import (
     DIGITS,
@@ -28,6 +28,7 @@ from imgsim_assets.service.explore_page import (
     item_cards,
     position_of,
     shown_text,
+    title_of,
 )
 from imgsim_assets.service.group_pages import group_of, group_tables
 from imgsim_assets.service.item_record import graph_neighbors, item_images, item_matches
@@ -140,7 +141,7 @@ def _item(page: ExplorePage, view: View, name: str, item_id: str, trail: Sequenc
             {"id": step, "href": page.item_href(step, via=trail[:number])}
             for number, step in enumerate(trail)
         ],
-        neighbors=_neighbors(page, edges, [*trail, item_id]) if edges is not None else None,
+        neighbors=_neighbors(page, rows, edges, [*trail, item_id]) if edges is not None else None,
         matches=[
             {
                 "id": match.row[f"{match.other}_id"],
@@ -174,12 +175,13 @@ def _images(page: ExplorePage, view: View, name: str, item_id: str) -> Iterator[
 
 
 def _neighbors(
-    page: ExplorePage, edges: pl.DataFrame, trail: Sequence[str]
+    page: ExplorePage, catalog: CatalogRows, edges: pl.DataFrame, trail: Sequence[str]
 ) -> list[dict[str, Any]]:
     via = list(trail[-_MAX_TRAIL:])
     return [
         {
             "id": edge["dst_id"],
+            "title": title_of(catalog, edge["dst_id"]),
             "sha256": edge.get("dst_sha256"),
             "similarity": edge["similarity"],
             "key": DIGITS[number] if number < len(DIGITS) else None,

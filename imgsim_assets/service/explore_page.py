@@ -154,14 +154,28 @@ def answer(page: ExplorePage, build: Callable[[], Response]) -> Response:
 
 
 def item_cards(page: ExplorePage, catalog: CatalogRows, rows: pl.DataFrame) -> list[dict[str, Any]]:
-    """Items as cards: `title` is the first carried column that has a text."""
-    cards = []
-    for row in rows.to_dicts():
-        texts = (row[name] for name in catalog.carried if isinstance(row.get(name), str))
-        known = {name: row[name] for name in ("id", "sha256", "status", "images")}
-        title = next(filter(None, texts), None)
-        cards.append({**known, "title": title, "href": page.item_href(row["id"])})
-    return cards
+    """Items as cards."""
+    return [
+        {
+            **{name: row[name] for name in ("id", "sha256", "status", "images")},
+            "title": _title(catalog, row),
+            "href": page.item_href(row["id"]),
+        }
+        for row in rows.to_dicts()
+    ]
+
+
+def title_of(catalog: CatalogRows, item_id: str) -> str | None:
+    """The title of an item on a card: its first carried column that has a text."""
+    position = catalog.position(item_id)
+    return (
+        _title(catalog, catalog.items.row(position, named=True)) if position is not None else None
+    )
+
+
+def _title(catalog: CatalogRows, row: Mapping[str, Any]) -> str | None:
+    texts = (row[name] for name in catalog.carried if isinstance(row.get(name), str))
+    return next(filter(None, texts), None)
 
 
 def position_of(start: int, shown: int, total: int, noun: str) -> str:

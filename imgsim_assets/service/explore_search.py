@@ -19,6 +19,7 @@ from imgsim_assets.service.explore_page import (
     ExplorePage,
     Page,
     item_cards,
+    title_of,
 )
 from imgsim_assets.service.view import CurrentView, View
 
@@ -92,9 +93,11 @@ async def _nearest(
     except ImgsimError as error:
         return {"problem": str(error)}
     found = await asyncio.to_thread(index.nearest, queries, _NEAREST)
+    catalog = await asyncio.to_thread(page.read)
     results = [
         {
             "id": row["id"],
+            "title": title_of(catalog, row["id"]),
             "sha256": row["sha256"],
             "similarity": row["similarity"],
             "key": DIGITS[number] if number < len(DIGITS) else None,

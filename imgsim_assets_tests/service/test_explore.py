@@ -127,6 +127,7 @@ def test_an_item_links_to_its_neighbors_and_back(client: TestClient) -> None:
     start = page(client, "products/item", id="p00")
     neighbors = [each for each in items_of(start) if each != "p00"]
     assert {"p01", "p02"} <= set(neighbors[:2])
+    assert "title of p01" in start
 
     step = unescape(re.search(r'href="([^"]*)" data-key="1"', start)[1])  # type: ignore[index]
     reached = client.get(step).text
