@@ -137,7 +137,7 @@ def _change(options: argparse.Namespace) -> None:
 
 @dataclass
 class _Measured:
-    """Latencies in seconds, statuses and the versions of the index that answered."""
+    """Latencies in seconds, statuses, versions of the index, and (seconds, MiB) of memory."""
 
     latencies: list[float] = field(default_factory=list)
     statuses: Counter[str] = field(default_factory=Counter)
@@ -157,20 +157,20 @@ def _load(options: argparse.Namespace) -> None:
     try:
         assert server.stdout is not None
         url = server.stdout.readline().split()[-1]
-        measured = asyncio.run(_measure(options, url, queries))
+        measured = asyncio.run(_measure(options, url, queries, server.pid))
     finally:
         server.terminate()
         server.wait(60)
     _report(options, measured)
 
 
-async def _measure(options: argparse.Namespace, url: str, queries: Any) -> _Measured:
+async def _measure(options: argparse.Namespace, url: str, queries: Any, process: int) -> _Measured:
     bodies = [json.dumps({"vector": row, "k": 10}).encode() for row in queries.tolist()]
     warm_up, measured = _Measured(), _Measured()
     async with aiohttp.ClientSession(url) as session:
         await _wait_until_up(session)
         await _clients(session, options, bodies, warm_up, _WARM_UP_S)
-        background = [asyncio.create_task(_sample_memory(session, measured))]
+        background = [asyncio.create_task(_sample_memory(process, measured))]
         if options.reload_every:
             background.append(asyncio.create_task(_change_often(options)))
         await _clients(session, options, bodies, measured, options.seconds)
@@ -227,13 +227,13 @@ async def _query(
         measured.statuses[type(error).__name__] += 1
 
 
-async def _sample_memory(session: aiohttp.ClientSession, measured: _Measured) -> None:
+async def _sample_memory(process: int, measured: _Measured) -> None:
+    """The memory of the service's own, without the mapped index, as Linux counts it."""
     started = time.perf_counter()
     while True:
-        async with session.get("/metrics") as response:
-            lines = (await response.text()).splitlines()
-        value = next(line for line in lines if line.startswith("process_resident_memory_bytes"))
-        measured.memory.append((time.perf_counter() - started, float(value.split()[1]) / 2**20))
+        lines = Path(f"/proc/{process}/status").read_text().splitlines()
+        kilobytes = next(line for line in lines if line.startswith("RssAnon")).split()[1]
+        measured.memory.append((time.perf_counter() - started, int(kilobytes) / 1024))
         await asyncio.sleep(2)
 
 

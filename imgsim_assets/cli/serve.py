@@ -20,7 +20,8 @@ _REQUIRED = ("fastapi", "uvicorn", "prometheus_client", "python_multipart")
 def _option(name: str, key: str, *, envvar: str | None = None, **attributes: Any) -> Any:
     """An option of the settings' key, which the environment may set, too."""
     field = ServeSettings.model_fields[key]
-    text = f"{(field.description or '')[:1].upper()}{(field.description or '')[1:]}."
+    text = f"{(field.description or '')[:1].upper()}{(field.description or '')[1:]}"
+    text += "; repeat it for several." if attributes.get("multiple") else "."
     default = f"  [default: {field.default}]" if field.default not in (None, "", ()) else ""
     return click.option(
         name,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 from functools import partial
 from typing import Any
@@ -73,5 +74,5 @@ def listen(settings: ServeSettings) -> socket.socket:
     except OSError as error:
         raise SettingsError(
             f"port: {settings.host} port {settings.port} cannot be listened on "
-            f"({error.strerror or error}); another port is set with --port"
+            f"({os.strerror(error.errno) if error.errno else error}); set another one"
         ) from error

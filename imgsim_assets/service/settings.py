@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from typing import Annotated
 
 from pydantic import Field, SecretStr, StringConstraints, field_validator, model_validator
@@ -11,6 +12,7 @@ from imgsim_assets.settings import Secret, SecretValueError, Settings
 
 _LOOPBACK_NAMES = ("localhost", "localhost.localdomain")
 _MIN_TOKEN = 16
+_ROOT_PATH = re.compile(r"(/[\w.~-]+)*", re.ASCII)
 
 
 def is_loopback(host: str) -> bool:
@@ -33,7 +35,7 @@ class ServeSettings(Settings):
     token: Secret | None = Field(
         None, description="what clients have to show; at least 16 characters"
     )
-    root_path: Annotated[str, StringConstraints(pattern=r"^(/[\w.~-]+)*$")] = Field(
+    root_path: str = Field(
         "", description="path under which a proxy serves the application, such as /imgsim"
     )
     reviewer_header: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9-]+$")] | None = Field(
@@ -78,6 +80,13 @@ class ServeSettings(Settings):
     cache_bytes: int = Field(
         512_000_000, ge=0, description="memory for tables that were read, and for thumbnails"
     )
+
+    @field_validator("root_path")
+    @classmethod
+    def _is_path(cls, value: str) -> str:
+        if not _ROOT_PATH.fullmatch(value):
+            raise ValueError(f"{value!r} is no path of a URL; write one such as /imgsim")
+        return value
 
     @field_validator("token")
     @classmethod
