@@ -67,6 +67,8 @@ class DecidedThreshold:
         matches: those of them that were judged a match.
         sampled: judged pairs of the random sample beyond them.
         lowest, highest: the similarities of the pairs around the threshold.
+        is_within: whether the budget is kept; else even the highest of them is too low, and pairs
+            above it must be judged.
     """
 
     value: float
@@ -77,6 +79,7 @@ class DecidedThreshold:
     sampled: int
     lowest: float
     highest: float
+    is_within: bool
 
 
 def judged_around(similarity: Doubles, is_judged: NDArray[np.bool_], threshold: float) -> slice:
@@ -137,8 +140,9 @@ def threshold_by_decisions(
     up = float(np.quantile(with_match, 0.5))
     down = float(np.quantile(with_different, _CONFIDENCE))
     lowest, highest = similarity[window][[0, -1]].tolist()
+    value = max(up, min(down, measured.value))
     return DecidedThreshold(
-        value=_rounded_up(max(up, min(down, measured.value))),
+        value=_rounded_up(value),
         low=_rounded_up(float(np.quantile(with_match, _INTERVAL[0]))),
         high=_rounded_up(float(np.quantile(with_different, _INTERVAL[1]))),
         pairs=len(inside),
@@ -146,6 +150,7 @@ def threshold_by_decisions(
         sampled=len(drawn),
         lowest=lowest,
         highest=highest,
+        is_within=value <= max(highest, measured.value),
     )
 
 

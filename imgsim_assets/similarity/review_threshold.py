@@ -95,11 +95,18 @@ def resolve_by_decisions(
         file = table.write_rows(pl.DataFrame([asdict(stored)]))
         pending = PendingCommit([file], properties={_RECIPE: recipe, _CONTEXT: context})
         table.commit(partial(_always, pending))
+    around = f"{stored.pairs} judged pairs around it"
+    budget, without = f"{asked.budget * 100:g} %", f"{asked.measured.value:g} without them"
     source = (
-        f"auto: at most {asked.budget * 100:g} % of the left items get a false match, as "
-        f"{stored.pairs} judged pairs around it tell; {asked.measured.value:g} without them"
+        f"auto: at most {budget} of the left items get a false match, as {around} tell; {without}"
     )
-    return ResolvedThreshold(stored.value, source, is_measured=True, is_auto=True), stored
+    if not stored.is_within:
+        source = (
+            f"auto: the highest of {around}, which are too often different for {budget} of false "
+            f"matches; judge pairs above it; {without}"
+        )
+    resolved = ResolvedThreshold(stored.value, source, stored.is_within, is_auto=True)
+    return resolved, stored
 
 
 def latest_threshold(store: Store, name: str) -> DecidedThreshold | None:
@@ -166,7 +173,7 @@ def _read(table: Table, commit: Commit | None) -> DecidedThreshold | None:
         return None
     try:
         return DecidedThreshold(**table.read(commit).row(0, named=True))
-    except CorruptFileError:
+    except (CorruptFileError, TypeError):  # TypeError: of an earlier version
         return None
 
 

@@ -91,7 +91,7 @@ def test_threshold_falls_where_the_pairs_below_it_match() -> None:
 
     assert decided is not None
     assert similarity[window[0]] <= decided.value < 0.9
-    assert (decided.pairs, decided.matches) == (60, 60)
+    assert (decided.pairs, decided.matches, decided.is_within) == (60, 60, True)
 
 
 def test_threshold_rises_where_the_pairs_above_it_are_different() -> None:
@@ -104,6 +104,7 @@ def test_threshold_rises_where_the_pairs_above_it_are_different() -> None:
 
     assert decided is not None
     assert decided.value == pytest.approx(similarity[window[-1]], abs=1e-3)
+    assert not decided.is_within
 
 
 def test_labels_that_agree_with_the_measurement_leave_it() -> None:
