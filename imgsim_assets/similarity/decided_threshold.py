@@ -30,6 +30,8 @@ from imgsim_assets.similarity.cosine import Doubles
 
 # Judged pairs around the threshold from which on they decide.
 MIN_PAIRS = 30
+# False matches that are accepted where the left items are too few for the budget to have any.
+_MIN_FALSE = 2
 _RESAMPLES = 100
 _CONFIDENCE = 0.9
 _INTERVAL = (0.05, 0.95)
@@ -125,6 +127,7 @@ def threshold_by_decisions(
     inside = np.flatnonzero(is_told[window]) + window.start
     if len(inside) < MIN_PAIRS:
         return None
+    budget = max(budget, _MIN_FALSE / len(similarity))
     beyond = np.arange(window.stop, len(similarity))
     drawn = beyond[is_told[beyond] & in_sample[beyond]]
     steps = -np.log(np.maximum(1 - similarity, _SMALLEST_DISTANCE))

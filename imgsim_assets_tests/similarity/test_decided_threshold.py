@@ -118,6 +118,17 @@ def test_labels_that_agree_with_the_measurement_leave_it() -> None:
     assert _decide(similarity, label, 0.62) == decided
 
 
+def test_one_different_pair_among_few_items_leaves_the_measurement() -> None:
+    similarity = np.linspace(0.6, 0.99, 60)
+    label = np.ones(60)
+    label[50] = 0.0
+
+    decided = _decide(similarity, label, 0.62)
+
+    assert decided is not None
+    assert decided.value == pytest.approx(0.62, abs=0.02)
+
+
 @pytest.mark.parametrize("start", [0.8, 0.88])
 def test_decided_thresholds_keep_the_budget(start: float) -> None:
     """Whoever judges 300 pairs around a wrong threshold, and 100 at random, gets a better one."""
