@@ -415,6 +415,7 @@ class EmbeddingStage:
             generation: of the vectors before they were looked up, None if there were none.
         """
         if generation is None and embedded:
+            self._vectors.begin_generation(first=True)
             generation = self._vectors.generation
             # Vectors that another run has dropped since are missing now.
             if self._vectors.missing(embedded):

@@ -322,11 +322,14 @@ class VectorTable:
         self.table.commit(change)
         return dropped
 
-    def begin_generation(self) -> None:
-        """Let the next runs of the embeddings look up the vectors of all images again."""
+    def begin_generation(self, *, first: bool = False) -> None:
+        """Let the next runs of the embeddings look up the vectors of all images again.
+
+        With `first`, only in a table of an earlier version, which has none.
+        """
 
         def change(base: Commit | None) -> PendingCommit | None:
-            if base is None:
+            if base is None or (first and _generation(base) is not None):
                 return None
             properties = {**base.properties, GENERATION: new_generation()}
             return PendingCommit(base.files, inputs=base.inputs, properties=properties)

@@ -14,7 +14,8 @@ from imgsim_assets.encoders.stage import EmbeddingReport, EmbeddingStage
 from imgsim_assets.encoders.vectors import VectorTable
 from imgsim_assets.errors import StoreError
 from imgsim_assets.pipeline.invariants import embeddings_invariants
-from imgsim_assets.storage.gc import collect_garbage
+from imgsim_assets.storage.commit import Commit, PendingCommit
+from imgsim_assets.storage.gc import GENERATION, collect_garbage
 from imgsim_assets.storage.settings import RetentionPolicy
 from imgsim_assets.storage.shards import Shard, shard_index
 from imgsim_assets.storage.store import Store
@@ -85,6 +86,22 @@ def test_only_new_images_are_looked_up_in_the_vectors(
 
     assert (report.embedded, report.usable_items) == (1, 5)
     assert [len(wanted) for wanted in looked_up] == [1]
+
+
+def test_vectors_of_an_earlier_version_are_looked_up_once(store: Store) -> None:
+    _catalog(store, 4)
+
+    def without_generation(base: Commit | None) -> PendingCommit:
+        assert base is not None
+        properties = {key: value for key, value in base.properties.items() if key != GENERATION}
+        return PendingCommit(base.files, base.inputs, properties)
+
+    VectorTable(store, "shop", fingerprint(THUMBNAIL)).table.commit(without_generation)
+
+    _, first = _no_op(store, _SHARD)
+    _, second = _no_op(store, _SHARD)
+
+    assert (_VECTORS in first.rows, _VECTORS in second.rows) == (True, False)
 
 
 def _drop_all(store: Store) -> None:
