@@ -12,6 +12,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright import sync_api
 
 from imgsim_assets.reviews.table import read_reviews, reviews_table
+from imgsim_assets.service.settings import ServeSettings
 from imgsim_assets_tests.support.review_shop import (
     HOSTILE_ID,
     HOSTILE_TITLE,
@@ -243,6 +244,41 @@ def test_views_draw_without_motion_if_the_person_asks_for_none(
             " const before = c.toDataURL();"
             " setTimeout(() => done(before === c.toDataURL()), 1500); })"
         )
+
+
+def test_page_works_below_a_path_with_a_token_and_a_reviewer_from_the_proxy(
+    page: sync_api.Page, shop: ReviewShop
+) -> None:
+    token = "0123456789abcdef"
+    settings = ServeSettings(root_path="/shop", token=token, reviewer_header="X-User")
+    page.set_extra_http_headers({"X-User": "bob"})
+    with serving(shop.store, settings) as url:
+        page.goto(f"{url}/shop/review/{NAME}")
+        page.locator("input").first.fill(token)
+        page.keyboard.press("Enter")
+        page.wait_for_url(f"{url}/shop/")
+        _open(page, f"{url}/shop/review/{NAME}", "?tab=all")
+
+        page.keyboard.press("a")
+
+        sync_api.expect(page.locator("#position")).to_have_text("2 of 24")
+        _wait_until_saved(page)
+        page.goto("about:blank")
+    table = reviews_table(shop.store, NAME)
+    assert read_reviews(table, table.latest())["reviewer"].to_list() == ["bob"]
+
+
+def test_theme_is_kept_over_a_reload(page: sync_api.Page, address: str) -> None:
+    _open(page, address)
+    ground = "getComputedStyle(document.body).backgroundColor"
+    light = page.evaluate(ground)
+
+    page.get_by_role("button", name="Theme: system").click()
+    page.get_by_role("button", name="Theme: light").click()
+    page.reload()
+
+    sync_api.expect(page.get_by_role("button", name="Theme: dark")).to_be_visible()
+    assert page.evaluate(ground) != light
 
 
 @pytest.mark.slow
