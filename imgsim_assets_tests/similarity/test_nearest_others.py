@@ -5,8 +5,9 @@ import polars as pl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imgsim_assets.similarity.items import Items
+from imgsim_assets.similarity.items import Items, turned_keys
 from imgsim_assets.similarity.nearest_others import DEPTH, nearest_others
+from imgsim_assets_tests.support.image_pool import POOL, TURNED, TURNED_SIMILARITY
 
 
 def _items(ids: list[str], rows: np.ndarray) -> Items:
@@ -93,3 +94,22 @@ def test_nearest_different_items_equal_brute_force(counts: list[int], seed: int)
         np.testing.assert_allclose(others.similarity[number, 0], best[0], atol=1e-6)
         known = others.similarity[number][np.isfinite(others.similarity[number])]
         np.testing.assert_allclose(known, best[: len(known)][:DEPTH], atol=1e-6)
+
+
+def test_over_orientations_the_best_of_each_pair_counts() -> None:
+    count = 11  # different vectors
+    keys = pl.DataFrame(
+        {
+            "id": [f"i{n:02}" for n in range(count)],
+            "image": pl.Series([0] * count, dtype=pl.Int32),
+            "sha256": [str(n) for n in range(count)],
+        }
+    )
+    turned = Items(turned_keys(keys), TURNED[:count].reshape(8 * count, -1))
+
+    others = nearest_others(Items(keys, POOL[:count]), turned=turned)
+
+    best = np.max([each[:count, :count] for each in TURNED_SIMILARITY], axis=0)
+    np.fill_diagonal(best, -np.inf)
+    expected = -np.sort(-best, axis=1)[:, :DEPTH]
+    np.testing.assert_allclose(others.similarity, expected, atol=1e-12)
