@@ -132,18 +132,19 @@ def threshold_by_decisions(
     drawn = beyond[is_told[beyond] & in_sample[beyond]]
     steps = -np.log(np.maximum(1 - similarity, _SMALLEST_DISTANCE))
     rng = np.random.default_rng(seed)
-    found = np.empty((_RESAMPLES, 2))
+    # Of each resample, and with one more match and one more different pair: see `_lowest_within`.
+    found = np.empty((_RESAMPLES, 2, 2))
     for row in found:
         chosen = np.concatenate([_resampled(inside, rng), _resampled(drawn, rng)])
         weight = np.where(chosen < window.stop, 1.0, len(beyond) / max(len(drawn), 1))
         for column, one_more in enumerate((1.0, 0.0)):
             model = _fitted(steps[chosen], label[chosen], weight, one_more, measured.slope)
             row[column] = _lowest_within(similarity, 1 - model(steps), window, budget)
-    with_match, with_different = found.T
-    up = float(np.quantile(with_match, 0.5))
+    with_match, with_different = found[:, 0, 1], found[:, 1, 1]
+    up, too_low = np.quantile(with_match, 0.5), np.quantile(found[:, 0, 0], 0.5)
     down = float(np.quantile(with_different, _CONFIDENCE))
     lowest, highest = similarity[window][[0, -1]].tolist()
-    value = max(up, min(down, measured.value))
+    value = min(down, measured.value) if measured.value > too_low else float(up)
     return DecidedThreshold(
         value=_rounded_up(value),
         low=_rounded_up(float(np.quantile(with_match, _INTERVAL[0]))),
@@ -203,13 +204,18 @@ def _fitted(x: Doubles, label: Labels, weight: Doubles, one_more: float, slope: 
 
 def _lowest_within(
     similarity: Doubles, false_probability: Doubles, window: slice, budget: float
-) -> float:
-    """The lowest similarity of the window at which the false matches stay within the budget."""
+) -> tuple[float, float]:
+    """The lowest similarity of the window at which the false matches stay within the budget.
+
+    Returns:
+        The similarity of the pair below it, at which they do not, and the similarity.
+    """
     expected = np.cumsum(false_probability[::-1])[::-1] / len(similarity)
     within = np.flatnonzero(expected[window] <= budget)
-    if len(within):
-        return float(similarity[window][within[0]])
-    return float(np.nextafter(similarity[window][-1], 2.0))
+    inside = similarity[window]
+    if not len(within):
+        return float(inside[-1]), float(np.nextafter(inside[-1], 2.0))
+    return float(inside[within[0] - 1]) if within[0] else -1.0, float(inside[within[0]])
 
 
 def _rounded_up(threshold: float) -> float:

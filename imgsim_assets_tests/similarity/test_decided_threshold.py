@@ -129,6 +129,16 @@ def test_one_different_pair_among_few_items_leaves_the_measurement() -> None:
     assert decided.value == pytest.approx(0.62, abs=0.02)
 
 
+def test_threshold_in_a_gap_between_pairs_stays() -> None:
+    similarity = np.concatenate([np.linspace(0.55, 0.65, 20), np.linspace(0.95, 0.99, 40)])
+    label = np.repeat([0.0, 1.0], [20, 40])
+
+    decided = _decide(similarity, label, 0.8)
+
+    assert decided is not None
+    assert 0.64 <= decided.value <= 0.8
+
+
 @pytest.mark.parametrize("start", [0.8, 0.88])
 def test_decided_thresholds_keep_the_budget(start: float) -> None:
     """Whoever judges 300 pairs around a wrong threshold, and 100 at random, gets a better one."""
