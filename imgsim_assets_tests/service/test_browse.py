@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imgsim_assets.errors import SettingsError
@@ -35,6 +35,7 @@ def rows_of(items: pl.DataFrame, images: pl.DataFrame) -> CatalogRows:
     return CatalogRows("products", items, images, overview_of(items, images))
 
 
+@settings(deadline=None)
 @given(
     ids=st.lists(_IDS, unique=True, max_size=30),
     limit=st.integers(1, 7),
@@ -104,6 +105,7 @@ def test_numbers_in_a_column_of_text_are_compared_as_numbers() -> None:
     assert found("price", "equals", "10") == ["b"]
 
 
+@settings(deadline=None)
 @given(ids=st.lists(_IDS, unique=True, max_size=20), words=_IDS, limit=st.integers(1, 5))
 def test_words_find_the_exact_id_first_and_every_item_that_contains_them(
     ids: list[str], words: str, limit: int
