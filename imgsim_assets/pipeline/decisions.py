@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple, TypeGuard, get_args
 
 import polars as pl
 
@@ -99,16 +99,27 @@ def _checked(number: int, row: Mapping[str, Any]) -> dict[str, str | None]:
 
 
 def _value(number: int, field: str, value: Any) -> str:
-    if not isinstance(value, str):
+    if not _is_text(value):
         raise DecisionError(f"row {number}: {field} is not text")
     return value
+
+
+def _is_text(value: Any) -> TypeGuard[str]:
+    """Whether a value is text that a table can hold; half of a surrogate pair is none."""
+    if not isinstance(value, str):
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _text(what: str, value: Any, most: int) -> str:
     """Text of a person without blanks around it."""
     if value is None:
         return ""
-    if not isinstance(value, str):
+    if not _is_text(value):
         raise DecisionError(f"{what} is not text")
     if len(value) > most:
         raise DecisionError(f"{what} has {len(value)} characters; use at most {most}")

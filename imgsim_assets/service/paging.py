@@ -19,6 +19,8 @@ Row = TypeVar("Row")
 
 _MAX_LIMIT = 1000
 _MAX_CURSOR = 2000
+# Polars counts rows in 64 bits.
+MAX_OFFSET = 2**62
 Limit = Annotated[int, Query(ge=1, le=_MAX_LIMIT, description="rows of the page, at most")]
 CursorText = Annotated[
     str | None,
@@ -58,9 +60,9 @@ class Cursor(NamedTuple):
             body = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
             versions, offset, query = json.loads(body)
             cursor = cls({str(name): int(v) for name, v in versions.items()}, int(offset), query)
-        except (ValueError, TypeError, AttributeError) as error:
+        except (ValueError, TypeError, AttributeError, OverflowError) as error:
             raise _no_cursor() from error
-        if cursor.offset < 0 or not isinstance(query, str):
+        if not 0 <= cursor.offset <= MAX_OFFSET or not isinstance(query, str):
             raise _no_cursor()
         return cursor
 

@@ -20,6 +20,7 @@ from imgsim_assets.reviews.sample import precision_of
 from imgsim_assets.reviews.table import PAIR
 from imgsim_assets.service.dagster_links import origin_of
 from imgsim_assets.service.errors import NotFoundError
+from imgsim_assets.service.paging import MAX_OFFSET
 from imgsim_assets.service.review_models import (
     Candidates,
     FalseMatchRate,
@@ -114,7 +115,9 @@ def get_pairs(
     view: CurrentView,
     table: Reviewed,
     tab: Tab = Tab.NEW,
-    position: Annotated[int, Query(ge=0, description="of the first pair, from 0")] = 0,
+    position: Annotated[
+        int, Query(ge=0, le=MAX_OFFSET, description="of the first pair, from 0")
+    ] = 0,
     limit: Annotated[int, Query(ge=1, le=_MAX_PAIRS)] = 50,
 ) -> Pairs:
     """The pairs of a tab. Pass `version` after the first request, so that the order stays."""

@@ -7,6 +7,7 @@ requests that change something are taken from the service's own pages, or from p
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import ipaddress
@@ -54,7 +55,8 @@ class Security:
     def __init__(self, app: ASGIApp, settings: ServeSettings) -> None:
         self._app = app
         self._settings = settings
-        self._hosts = {host.lower() for host in (settings.host, *settings.allowed_hosts)}
+        self._allowed = {host.lower() for host in settings.allowed_hosts}
+        self._hosts = {settings.host.lower(), *self._allowed}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -111,8 +113,11 @@ class Security:
         origin = headers.get("origin")
         if origin is None:
             return True
-        origin_host = urlsplit(origin).netloc
-        return origin_host == host or _host_name(origin_host) in self._settings.allowed_hosts
+        try:
+            origin_host = urlsplit(origin).netloc
+        except ValueError:
+            return False
+        return origin_host == host or _host_name(origin_host) in self._allowed
 
     @staticmethod
     def _is_open(path: str) -> bool:
@@ -145,7 +150,11 @@ def reviewer_of(headers: Headers, settings: ServeSettings) -> str | None:
     """The name of the person, as a proxy passes it; None if none is configured or passed."""
     if settings.reviewer_header is None:
         return None
-    return headers.get(settings.reviewer_header, "").strip() or None
+    name = headers.get(settings.reviewer_header, "").strip()
+    # Bytes of a header are read as Latin-1, and proxies send UTF-8.
+    with contextlib.suppress(UnicodeError):
+        name = name.encode("latin-1").decode()
+    return name or None
 
 
 def _host_name(host: str) -> str | None:

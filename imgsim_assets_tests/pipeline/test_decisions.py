@@ -103,6 +103,8 @@ def test_times_are_stored_in_utc(matched: Store) -> None:
         (_row(right_sha256=_A), "row 2: 's1' of suppliers no longer has the image "),
         (_row(left_id="nobody"), "row 2: products has no item 'nobody' with an image"),
         (_row(left_id=7), "row 2: left_id is not text"),
+        (_row(left_id="\ud800"), "row 2: left_id is not text"),
+        (_row(note="\ud83d"), "row 2: note is not text"),
         (_row(note="x" * 3000), "row 2: note has 3000 characters; use at most 2000"),
         (_row(reviewer="bob"), "row 2: there is no field reviewer"),
     ],

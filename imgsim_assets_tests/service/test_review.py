@@ -256,6 +256,20 @@ def test_decision_about_something_else_is_refused(
     assert word in response.json()["detail"]
 
 
+def test_position_beyond_every_table_is_refused(client: TestClient) -> None:
+    response = client.get(f"{URL}/pairs", params={"position": 2**64})
+
+    assert response.status_code == 422
+
+
+def test_name_of_the_proxy_is_read_as_utf8(client: TestClient) -> None:
+    for sent in ("J\u00fcrgen", "\u5c0f\u660e"):
+        response = client.get(URL, headers={b"X-Forwarded-User": sent.encode()})
+        assert response.json()["reviewer"] == sent
+    latin = client.get(URL, headers={b"X-Forwarded-User": "J\u00fcrgen".encode("latin-1")})
+    assert latin.json()["reviewer"] == "J\u00fcrgen"
+
+
 def test_decision_without_a_reviewer_is_refused(client: TestClient) -> None:
     response = _decide(client, _pairs(client, "all")["pairs"][0], "match", reviewer=None)
 

@@ -72,6 +72,7 @@ def test_host_header_has_to_name_the_service(store: Store, host: str, status: in
         ({"Origin": "http://localhost.evil.example"}, False),
         ({"Origin": "http://localhost:9999"}, False),
         ({"Origin": "null"}, False),
+        ({"Origin": "http://[localhost"}, False),
         ({"Origin": "http://localhost", "Sec-Fetch-Site": "cross-site"}, False),
     ],
 )

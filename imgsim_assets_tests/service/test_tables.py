@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -119,6 +121,19 @@ def test_cursor_stays_at_its_version_while_the_table_changes(
     assert [row["left_id"] for row in second["rows"]] == ITEMS[5:10]
     assert second["versions"] == {"matches/pair": 1}
     assert results.get("/api/matches/pair").json()["total"] == 3
+
+
+@pytest.mark.parametrize("offset", ["Infinity", "1e400", 2**62 + 1, 2**64, 10**30])
+def test_cursor_beyond_every_table_is_no_cursor(results: TestClient, offset: object) -> None:
+    first = results.get("/api/matches/pair", params={"limit": 1}).json()["next_cursor"]
+    versions, _, query = json.loads(base64.urlsafe_b64decode(first + "=="))
+    text = f"[{json.dumps(versions)},{offset},{json.dumps(query)}]"
+    cursor = base64.urlsafe_b64encode(text.encode()).decode()
+
+    response = results.get("/api/matches/pair", params={"limit": 1, "cursor": cursor})
+
+    assert response.status_code == 422
+    assert "not a cursor" in response.json()["detail"]
 
 
 def test_cursor_of_a_deleted_version_is_gone(results: TestClient, store: Store) -> None:
