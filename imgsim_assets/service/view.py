@@ -27,6 +27,7 @@ from imgsim_assets.storage.scan import scan_table
 
 if TYPE_CHECKING:
     from imgsim_assets.storage.commit import Commit
+    from imgsim_assets.storage.commit_log import CommitStamp
     from imgsim_assets.storage.store import Store
 
 _log = logging.getLogger(__name__)
@@ -173,6 +174,7 @@ class Views:
     def __init__(self, store: Store, cache_bytes: int) -> None:
         self._lock = threading.Lock()
         self._current = View(store, cache=FrameCache(cache_bytes))
+        self._stamps: dict[str, CommitStamp] = {}
 
     @property
     def current(self) -> View:
@@ -186,13 +188,30 @@ class Views:
             StoreError, OSError: The store cannot be read; the view stays.
         """
         with self._lock:
-            commits = _newest_commits(self._current.store, self._current.commits)
+            commits = self._newest_commits()
             if commits == self._current.commits:
                 return False
             view = replace(self._current, commits=commits)
             self._open_indexes(view)
             self._current = view
             return True
+
+    def _newest_commits(self) -> dict[str, Commit]:
+        """The newest commit of every table, read only if its file is not the known one."""
+        store, known = self._current.store, self._current.commits
+        commits: dict[str, Commit] = {}
+        stamps: dict[str, CommitStamp] = {}
+        for name in store.table_folders():
+            table = store.table(name)
+            stamp = table.newest_stamp()
+            if stamp is None:
+                continue
+            is_known = name in known and stamp == self._stamps.get(name)
+            commit = known[name] if is_known else table.latest()
+            if commit is not None:
+                commits[name], stamps[name] = commit, stamp
+        self._stamps = stamps
+        return commits
 
     @staticmethod
     def _open_indexes(view: View) -> None:
@@ -206,22 +225,6 @@ class Views:
             except StoreError as error:
                 # A query of this catalog says so; the others get the new view.
                 _log.warning("the index of %s cannot be opened: %s", catalog, error)
-
-
-def _newest_commits(store: Store, known: Mapping[str, Commit]) -> dict[str, Commit]:
-    """The newest commit of every table, read only if its number differs from the known one."""
-    commits = {}
-    for name in store.table_folders():
-        table = store.table(name)
-        versions = table.versions()
-        pinned = known.get(name)
-        if not versions:
-            continue
-        if pinned is not None and pinned.version == versions[-1]:
-            commits[name] = pinned
-        elif (latest := table.latest()) is not None:
-            commits[name] = latest
-    return commits
 
 
 def current_view(request: Request) -> View:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+from typing import NamedTuple
 
 from imgsim_assets.errors import CorruptFileError
 from imgsim_assets.storage.commit import Commit
@@ -23,6 +24,14 @@ _MAX_STEPS = 8
 def commit_path(table: str, version: int) -> str:
     """Where the commit of a version is, relative to the store."""
     return f"{table}/{COMMITS}/{version:012d}.json"
+
+
+class CommitStamp(NamedTuple):
+    """What tells the file of a commit from another of its number, after a table was deleted."""
+
+    version: int
+    size: int
+    modified: float
 
 
 class CommitLog:
@@ -41,6 +50,16 @@ class CommitLog:
         """The numbers of the commits that garbage collection has not deleted, ascending."""
         names = (entry.name for entry in self._files.entries(f"{self._table}/{COMMITS}"))
         return sorted(int(name[:12]) for name in names if _COMMIT_NAME.fullmatch(name))
+
+    def newest_stamp(self) -> CommitStamp | None:
+        """What changes with the newest commit, in one request; None for a table without commits."""
+        entries = self._files.entries(f"{self._table}/{COMMITS}")
+        stamps = [
+            CommitStamp(int(entry.name[:12]), entry.size, entry.modified)
+            for entry in entries
+            if _COMMIT_NAME.fullmatch(entry.name)
+        ]
+        return max(stamps, default=None)
 
     def latest(self) -> Commit | None:
         """The newest commit, or None for a table without commits.

@@ -40,7 +40,7 @@ from imgsim_assets.storage.commit import (
     PendingCommit,
     key_columns,
 )
-from imgsim_assets.storage.commit_log import CommitLog
+from imgsim_assets.storage.commit_log import CommitLog, CommitStamp
 from imgsim_assets.storage.files import Files
 from imgsim_assets.storage.shards import Shard, shard_indices
 from imgsim_assets.storage.waiting_files import WaitingFiles
@@ -97,6 +97,10 @@ class Table:
     def versions(self) -> list[int]:
         """The numbers of the commits that garbage collection has not deleted, ascending."""
         return self._log.versions()
+
+    def newest_stamp(self) -> CommitStamp | None:
+        """What changes with the newest commit; see `CommitLog.newest_stamp`."""
+        return self._log.newest_stamp()
 
     def latest(self) -> Commit | None:
         """The newest commit, or None for a table without commits; see `CommitLog.latest`."""

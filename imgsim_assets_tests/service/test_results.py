@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import shutil
+
 from fastapi.testclient import TestClient
 
 from imgsim_assets.service.app import create_app
 from imgsim_assets.storage.store import Store
-from imgsim_assets_tests.support.catalogs import indexed, tiny
+from imgsim_assets_tests.support.catalogs import indexed, sha256_of, tiny
 
 
 def test_results_list_catalogs_with_their_versions(client: TestClient) -> None:
@@ -32,3 +34,21 @@ def test_new_version_is_seen_after_a_refresh_and_a_deleted_table_leaves(
     assert client.get("/api/results").json()["catalogs"][0]["index"]["rows"] == 2
     assert before.frame("products/index").height == 5
     assert not views.refresh()
+
+
+def test_store_that_was_deleted_and_computed_again_is_read_again(
+    client: TestClient, served: Store
+) -> None:
+    views = client.app.state.views  # type: ignore[attr-defined]
+    before = views.current.commits["products/index"]
+    shutil.rmtree(served.url)
+    indexed(Store.open(served.url), "products", {"item0": tiny(0), "item9": tiny(9)})
+    assert served.table("products/index").versions() == [before.version]
+
+    assert views.refresh()
+    assert client.get("/api/results").json()["catalogs"][0]["index"]["rows"] == 2
+    found = client.post("/api/query/products", json={"id": "item9"}).json()["neighbors"]
+    assert [each["id"] for each in found] == ["item0"]
+    assert not views.refresh()
+    image = client.get(f"/api/images/{sha256_of(tiny(9))}")
+    assert image.content == tiny(9)
