@@ -5,6 +5,7 @@ from __future__ import annotations
 from imgsim_assets.gallery.page import has_images_inside, page_with_images, page_with_links
 from imgsim_assets.gallery.tables import gallery_of_table
 from imgsim_assets.gallery.thumbnails import Thumbnail
+from imgsim_assets.storage.commit import Commit
 from imgsim_assets.storage.gallery_files import IMAGES, page_path, thumbnail_path
 from imgsim_assets.storage.store import Store
 
@@ -22,23 +23,23 @@ def keep_gallery(store: Store, name: str, version: int) -> str:
     Raises:
         ValueError: when rows of the table name no images.
     """
-    path = page_path(name, version)
+    commit = store.table(name).at(version)
+    path = page_path(commit)
     if store.files.stat(path) is None:
-        store.files.write(path, _page(store, name, version).encode())
+        store.files.write(path, _page(store, commit).encode())
     local = store.files.local_path(path)
     return local.resolve().as_uri() if local is not None else f"{store.url}/{path}"
 
 
-def _page(store: Store, name: str, version: int) -> str:
-    table = store.table(name)
-    gallery = gallery_of_table(store, table, table.at(version), keep=True)
+def _page(store: Store, commit: Commit) -> str:
+    gallery = gallery_of_table(store, store.table(commit.table), commit, keep=True)
     if gallery is None:
-        raise ValueError(f"rows of {name} name no images")
+        raise ValueError(f"rows of {commit.table} name no images")
     if has_images_inside(gallery):
         return page_with_images(gallery)
 
     def write(thumbnail: Thumbnail, jpeg: bytes) -> None:
-        image = thumbnail_path(name, thumbnail.name)
+        image = thumbnail_path(commit.table, thumbnail.name)
         if store.files.stat(image) is None:
             store.files.write(image, jpeg)
 

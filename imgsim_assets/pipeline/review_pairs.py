@@ -52,7 +52,7 @@ def random_matches(store: Store, name: str, n: int) -> pl.DataFrame:
         StoreError: when the store has no such match table.
     """
     version = _newest(store, name)
-    population = _in_random_order(store, version.table.name, version.commit.version)
+    population = _in_random_order(store, version.key)
     return _undecided(store, version, population).head(n)
 
 
@@ -75,9 +75,9 @@ def informative_pairs(store: Store, name: str, n: int) -> pl.DataFrame:
     """
     version = _newest(store, name)
     threshold = version.commit.properties["threshold"]
-    matches = _in_random_order(store, version.table.name, version.commit.version)
+    matches = _in_random_order(store, version.key)
     above = _undecided(store, version, matches.filter(pl.col("similarity") >= threshold))
-    candidates = _below(store, version.table.name, version.commit.version)
+    candidates = _below(store, version.key)
     below = _undecided(store, version, candidates)
     sides = [
         above.sort("similarity", *_PAIR),
@@ -103,7 +103,7 @@ def match_precision(store: Store, name: str) -> Precision | None:
     version = _newest(store, name)
     if reviews_table(store, reviewed_name(version.table.name)).latest() is None:
         return None
-    population = _in_random_order(store, version.table.name, version.commit.version)
+    population = _in_random_order(store, version.key)
     return precision_of(population, _decisions(store, version))
 
 
@@ -139,9 +139,21 @@ def judged_matches(store: Store, catalog: str) -> list[dict[str, float | int | s
     return rows
 
 
+class _Key(NamedTuple):
+    """A version of a table; its number alone would also be that of a table computed again."""
+
+    table: str
+    version: int
+    commit_id: str
+
+
 class _Version(NamedTuple):
     table: Table
     commit: Commit
+
+    @property
+    def key(self) -> _Key:
+        return _Key(self.table.name, self.commit.version, self.commit.commit_id)
 
 
 def _newest(store: Store, name: str) -> _Version:
@@ -160,19 +172,19 @@ def _newest(store: Store, name: str) -> _Version:
 
 
 @lru_cache(maxsize=_VERSIONS)
-def _in_random_order(store: Store, table: str, version: int) -> pl.DataFrame:
-    of_version = _at(store, table, version)
+def _in_random_order(store: Store, key: _Key) -> pl.DataFrame:
+    of_version = _at(store, key)
     rows = of_version.table.read(of_version.commit)
     return in_random_order(matches_before_decisions(of_version.table, of_version.commit, rows))
 
 
 @lru_cache(maxsize=_VERSIONS)
-def _below(store: Store, table: str, version: int) -> pl.DataFrame:
+def _below(store: Store, key: _Key) -> pl.DataFrame:
     """The best candidates below the threshold of left items without a match."""
-    of_version = _at(store, table, version)
+    of_version = _at(store, key)
     properties = of_version.commit.properties
     with_itself = properties["left"] == properties["right"]
-    matched = _in_random_order(store, table, version)["left_id"].unique()
+    matched = _in_random_order(store, key)["left_id"].unique()
     keys = _compared(of_version, LEFT_ITEMS)
     unmatched = keys.filter(~pl.col("id").is_in(matched.implode()))
     right = _with_vectors(store, of_version, "right", _compared(of_version, RIGHT_ITEMS))
@@ -193,9 +205,9 @@ def _below(store: Store, table: str, version: int) -> pl.DataFrame:
     return scored.filter(pl.col("similarity") < properties["threshold"]).select(list(SCHEMA))
 
 
-def _at(store: Store, table: str, version: int) -> _Version:
-    of_name = store.table(table)
-    return _Version(of_name, of_name.at(version))
+def _at(store: Store, key: _Key) -> _Version:
+    table = store.table(key.table)
+    return _Version(table, table.at(key.version))
 
 
 def _undecided(store: Store, version: _Version, pairs: pl.DataFrame) -> pl.DataFrame:

@@ -1,7 +1,7 @@
 """Where a store keeps the galleries of its tables, and which of them garbage collection deletes.
 
-_galleries/<table>/000000000042.html     the page of a version
-_galleries/<table>/images/<sha256>.jpg   thumbnails of the pages that have none inside
+_galleries/<table>/000000000042-<commit>.html   the page of a version
+_galleries/<table>/images/<sha256>.jpg          thumbnails of the pages that have none inside
 """
 
 from __future__ import annotations
@@ -10,16 +10,23 @@ from collections.abc import Collection, Iterator
 
 import polars as pl
 
+from imgsim_assets.storage.commit import Commit
 from imgsim_assets.storage.files import Entry, Files
 
 _GALLERIES = "_galleries"
 IMAGES = "images"
 _PAGE, _THUMBNAIL = ".html", ".jpg"
+_ID_DIGITS = 8
 
 
-def page_path(table: str, version: int) -> str:
+def page_path(commit: Commit) -> str:
     """The page of a version of a table."""
-    return f"{_GALLERIES}/{table}/{version:012d}{_PAGE}"
+    return f"{_GALLERIES}/{commit.table}/{_page_name(commit)}"
+
+
+def _page_name(commit: Commit) -> str:
+    # A table that was deleted or repaired uses its numbers again.
+    return f"{commit.version:012d}-{commit.commit_id[:_ID_DIGITS]}{_PAGE}"
 
 
 def thumbnail_path(table: str, sha256: str) -> str:
@@ -28,18 +35,18 @@ def thumbnail_path(table: str, sha256: str) -> str:
 
 
 def unneeded_files(
-    files: Files, table: str, versions: Collection[int], images: pl.Series
+    files: Files, table: str, commits: Collection[Commit], images: pl.Series
 ) -> Iterator[tuple[str, Entry]]:
     """The files of a table's galleries that nothing needs any more, each with its folder.
 
     Args:
         files: the root of the store.
         table: the name of the table.
-        versions: those that are kept.
+        commits: those that are kept.
         images: the sha256 of the images that are kept.
     """
     folder = f"{_GALLERIES}/{table}"
-    pages = {f"{version:012d}{_PAGE}" for version in versions}
+    pages = set(map(_page_name, commits))
     for entry in files.entries(folder):
         if not entry.is_folder and entry.name not in pages:
             yield folder, entry

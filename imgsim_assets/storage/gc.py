@@ -99,8 +99,7 @@ def collect_garbage(
     for folder in store.table_folders():
         _collect_files(store, folder, histories.get(folder), older_than, report, dry_run)
     for name, history in histories.items():
-        versions = {commit.version for commit in history.kept}
-        galleries = list(unneeded_files(store.files, name, versions, referenced))
+        galleries = list(unneeded_files(store.files, name, history.kept, referenced))
         _delete_old(store, galleries, older_than, report, dry_run)
     for name, history in histories.items():
         if history.kept[-1].properties.get(PER_IMAGE):

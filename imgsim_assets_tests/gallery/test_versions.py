@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -66,6 +67,18 @@ def test_each_version_has_a_page_of_the_same_bytes_whoever_writes_it(store: Stor
     assert Path(urlsplit(url).path).read_bytes() == first
     assert _read(url).column("left_id") == ["p1", "p2"]
     assert "2 pairs, threshold 0.99, version 1" in _read(url).text
+
+
+def test_a_table_that_was_computed_again_at_the_same_version_has_a_new_page(store: Store) -> None:
+    first = keep_gallery(store, NAME, _match(store, 1, 2))
+    shutil.rmtree(Path(store.url) / NAME)
+
+    version = _match(store, 2, 3)
+    again = keep_gallery(store, NAME, version)
+
+    assert version == 1
+    assert again != first
+    assert _read(again).column("left_id") == ["p2", "p3"]
 
 
 def test_an_unchanged_table_writes_nothing_and_a_new_version_decodes_only_new_images(

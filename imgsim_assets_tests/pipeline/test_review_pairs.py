@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import shutil
 from datetime import UTC, datetime
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -133,3 +135,15 @@ def test_pairs_below_the_threshold_are_compared_over_the_orientations(store: Sto
 
     assert pairs["left_id"].to_list() == ["a"]
     assert 0.8 < pairs["similarity"].item() < 0.999
+
+
+def test_a_table_that_was_computed_again_at_the_same_version_gives_its_new_pairs(
+    copies: Store,
+) -> None:
+    assert random_matches(copies, "pair", 99).height == 12
+    shutil.rmtree(Path(copies.url) / "matches")
+    indexed(copies, "ours", {f"o{n}": tiny(n) for n in range(5)})
+    _run(copies)
+
+    assert copies.table("matches/pair").versions() == [1]
+    assert random_matches(copies, "pair", 99).height == 5
