@@ -18,6 +18,7 @@ from imgsim_assets.reviews.table import (
     SCHEMA,
     add_made_now,
     add_reviews,
+    edits_without_time,
     read_reviews,
     unknown_reviews,
     unordered,
@@ -55,7 +56,7 @@ def import_reviews(
 
     A decision without sha256 is about the images by which the items match, else about the first
     image of each item. A row without a time is a new decision when the file says something else
-    than it said at the last import.
+    than it said at the last import; so is a row of an export that was edited.
 
     Args:
         store: the store of the result.
@@ -73,7 +74,8 @@ def import_reviews(
     if not reviewed.is_ordered:
         rows = unordered(rows)
     commit = table.latest()
-    new = unknown_reviews(rows, read_reviews(table, commit))
+    existing = read_reviews(table, commit)
+    new = unknown_reviews(edits_without_time(rows, existing), existing)
     first_unknown: list[str] = []
     added = unknown = 0
     if new.height:

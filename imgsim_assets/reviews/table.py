@@ -152,6 +152,41 @@ def _unordered(row: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(sorted(row[name] for name in PAIR))
 
 
+def edits_without_time(rows: pl.DataFrame, existing: pl.DataFrame) -> pl.DataFrame:
+    """The rows of a file, without the times of those that were edited in an exported file.
+
+    Such a row keeps the time of the decision that it was, but is a decision of now. It is the last
+    one of the file about its pair and reviewer, the table has a decision of its time, and it says
+    something else than that decision, or than this file's later one.
+
+    Args:
+        rows: columns of SCHEMA; sha256 and decided_at may be null.
+        existing: the decisions of the table.
+    """
+    numbered = rows.with_row_index("__row")
+    by = [*PAIR, "reviewer"]
+    at = [*by, "decided_at"]
+    last = numbered.filter(pl.col("decided_at").is_not_null()).sort("decided_at")
+    last = last.unique(by, keep="last", maintain_order=True)
+    exported = last.join(existing, on=at, how="semi", nulls_equal=True)
+    of_file = existing.sort(_ORDER, nulls_last=False).unique(
+        [*by, "source"], keep="last", maintain_order=True
+    )
+    later = exported.join(of_file, on=[*by, "source"], nulls_equal=True, suffix="_later")
+    later = later.filter(pl.col("decided_at") < pl.col("decided_at_later"))
+    returned = exported.join(later, on="__row", how="semi")
+    edited = pl.concat(
+        [
+            exported.filter(~pl.col("__row").is_in(_alike(exported, existing, at).implode())),
+            returned.filter(
+                ~pl.col("__row").is_in(_alike(returned, of_file, [*by, "source"]).implode())
+            ),
+        ]
+    )
+    is_edited = numbered["__row"].is_in(edited["__row"].implode())
+    return rows.with_columns(pl.when(~is_edited).then("decided_at").alias("decided_at"))
+
+
 def unknown_reviews(rows: pl.DataFrame, existing: pl.DataFrame) -> pl.DataFrame:
     """The decisions of a file that a table does not have, with their columns, in their order.
 

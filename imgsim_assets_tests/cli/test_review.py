@@ -57,6 +57,28 @@ def test_an_exported_file_imports_again_as_nothing_new(shell: Shell) -> None:
     assert (again.json["rows"], again.json["added"], again.json["version"]) == (1, 0, 1)
 
 
+def test_a_verdict_that_is_edited_in_an_export_holds_also_when_it_is_edited_back(
+    shell: Shell,
+) -> None:
+    name = _match(shell)
+    shell.write("verdicts.csv", "left_id,right_id,verdict,reviewer\nleft0,right0,match,ann\n")
+    shell("review", "import", name, "verdicts.csv")
+    shell("review", "export", name, "out.csv")
+    exported = (shell.folder / "out.csv").read_text()
+    table = reviews_table(shell.store, name)
+
+    for verdict in ("different", "match"):
+        shell.write("out.csv", exported.replace(",match,", f",{verdict},"))
+        counts = [shell("review", "import", name, "out.csv", "--json").json for _ in range(2)]
+
+        assert [count["added"] for count in counts] == [1, 0]
+        reviews = read_reviews(table, table.latest())
+        assert latest_decisions(reviews)["verdict"].to_list() == [verdict]
+
+    shell("review", "export", name, "out.csv")
+    assert shell("review", "import", name, "out.csv", "--json").json["added"] == 0
+
+
 def test_a_file_without_times_that_is_imported_again_decides_nothing_anew(shell: Shell) -> None:
     name = _match(shell)
     shell.write("verdicts.csv", "left_id,right_id,verdict\nleft0,right0,match\n")
