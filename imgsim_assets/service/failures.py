@@ -66,8 +66,10 @@ def get_failures(
 
 
 def _failures(view: View, catalog: str, versions: dict[str, int]) -> pl.DataFrame:
-    key = ("failures", catalog, tuple(sorted(versions.items())))
-    return view.cache.get(key, lambda: read_failures(view.at(versions), catalog))
+    store = view.at(versions)
+    commits = [store.table(name).latest() for name in sorted(versions)]
+    key = ("failures", catalog, *(commit.commit_id for commit in commits if commit is not None))
+    return view.cache.get(key, lambda: read_failures(store, catalog))
 
 
 def _select(rows: pl.DataFrame, query: FailureFilter) -> pl.DataFrame:

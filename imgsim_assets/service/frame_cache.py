@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import polars as pl
 
+# What an entry takes beside its rows, so that the number of empty frames is limited, too.
+_ENTRY_BYTES = 1000
+
 
 class FrameCache:
     """DataFrames by key; the ones that were not used for longest leave first.
@@ -45,7 +48,7 @@ class FrameCache:
         return frame
 
     def _keep(self, key: Hashable, frame: pl.DataFrame) -> None:
-        size = int(frame.estimated_size())
+        size = int(frame.estimated_size()) + _ENTRY_BYTES
         if size > self._max_bytes:
             return
         with self._lock:

@@ -10,6 +10,8 @@ from imgsim_assets.service.metrics import Metrics
 
 # Of requests that no route takes, whose paths are the client's own.
 _NO_ROUTE = "none"
+# Those of the routes; clients may send any other word.
+_METHODS = ("GET", "HEAD", "POST")
 
 
 class Measured:
@@ -44,6 +46,6 @@ class Measured:
         finally:
             self._metrics.active.dec()
             route = getattr(scope.get("route"), "path", _NO_ROUTE)
-            method = scope["method"] if status != 405 else "other"
+            method = scope["method"] if scope["method"] in _METHODS else "other"
             self._metrics.requests.labels(route, method, str(status)).inc()
             self._metrics.latency.labels(route).observe(time.perf_counter() - started)

@@ -52,3 +52,15 @@ def test_store_that_was_deleted_and_computed_again_is_read_again(
     assert not views.refresh()
     image = client.get(f"/api/images/{sha256_of(tiny(9))}")
     assert image.content == tiny(9)
+
+
+def test_failures_of_a_catalog_that_was_computed_again_are_its_new_ones(
+    client: TestClient, served: Store
+) -> None:
+    assert client.get("/api/failures/products").json()["total"] == 0
+    shutil.rmtree(served.url)
+    indexed(Store.open(served.url), "products", {"item0": tiny(0), "item1": None})
+
+    client.app.state.views.refresh()  # type: ignore[attr-defined]
+    failed = client.get("/api/failures/products").json()["rows"]
+    assert [row["id"] for row in failed] == ["item1"]
