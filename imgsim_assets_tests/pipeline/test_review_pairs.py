@@ -14,7 +14,12 @@ from PIL import Image
 from imgsim_assets.errors import StoreError
 from imgsim_assets.pipeline.decisions import record_decisions
 from imgsim_assets.pipeline.match import MatchPipeline
-from imgsim_assets.pipeline.review_pairs import informative_pairs, match_precision, random_matches
+from imgsim_assets.pipeline.review_pairs import (
+    informative_pairs,
+    judged_matches,
+    match_precision,
+    random_matches,
+)
 from imgsim_assets.pipeline.settings import MatchMatrixSettings
 from imgsim_assets.storage.store import Store
 from imgsim_assets_tests.support.catalogs import THUMBNAIL, indexed, tiny, turned
@@ -66,6 +71,19 @@ def test_random_matches_are_each_drawn_once_and_give_the_precision(copies: Store
     assert measured is not None
     # The pair that was removed belongs to the population.
     assert (measured.population, measured.sampled, measured.value) == (12, 10, 0.9)
+
+
+def test_evaluation_of_either_catalog_shows_what_decisions_measure(copies: Store) -> None:
+    assert judged_matches(copies, "ours") == []
+
+    _judge(copies, random_matches(copies, "pair", 12), "match")
+
+    (row,) = judged_matches(copies, "ours")
+    assert judged_matches(copies, "theirs") == [row]
+    assert judged_matches(copies, "others") == []
+    assert (row["matches"], row["precision"], row["sample"]) == ("pair", 1.0, 12)
+    # All matches are judged, which leaves nothing uncertain.
+    assert (row["precision_low"], row["precision_high"]) == (1.0, 1.0)
 
 
 def test_pair_with_another_image_must_be_judged_again(copies: Store) -> None:
