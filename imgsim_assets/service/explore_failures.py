@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Any
 
 import polars as pl
-from fastapi import APIRouter, Query
+from fastapi import APIRouter
 from fastapi.responses import Response
 
 from imgsim_assets.pipeline.failures import read_failures
@@ -19,6 +19,7 @@ from imgsim_assets.service.explore_page import (
     Catalog,
     ExplorePage,
     Page,
+    Start,
     answer,
     position_of,
     steps,
@@ -34,7 +35,7 @@ def show_failures(
     view: CurrentView,
     catalog: Catalog,
     status: str = "",
-    start: Annotated[int, Query(ge=0)] = 0,
+    start: Start = 0,
 ) -> Response:
     """What failed, why, when it is tried again, and what to do."""
     return answer(page, lambda: _failures(page, view, catalog, status, start))
@@ -84,7 +85,7 @@ def _failure(page: ExplorePage, row: Mapping[str, Any]) -> dict[str, Any]:
 
 @router.get("/{catalog}/placeholders")
 def show_placeholders(
-    page: Page, view: CurrentView, catalog: Catalog, start: Annotated[int, Query(ge=0)] = 0
+    page: Page, view: CurrentView, catalog: Catalog, start: Start = 0
 ) -> Response:
     """Images that several items have."""
     return answer(page, lambda: _placeholders(page, view, catalog, start))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Annotated
 
-from fastapi import APIRouter, Form, Query, Request
+from fastapi import APIRouter, Form, Request
 from fastapi.responses import JSONResponse, RedirectResponse, Response
 
 from imgsim_assets.errors import ImgsimError
@@ -16,6 +16,7 @@ from imgsim_assets.service.explore_page import (
     Catalog,
     ExplorePage,
     Page,
+    Start,
     answer,
     position_of,
 )
@@ -42,7 +43,7 @@ def show_groups(
     catalog: Catalog,
     table: str = "",
     order: str = BY_ID,
-    start: Annotated[int, Query(ge=0)] = 0,
+    start: Start = 0,
     group: str = "",
 ) -> Response:
     """Duplicate groups that have items of a catalog."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 from urllib.parse import urlencode, urlsplit
 
 import polars as pl
-from fastapi import Depends, Path, Request
+from fastapi import Depends, Path, Query, Request
 from fastapi.responses import HTMLResponse, Response
 
 from imgsim_assets.download.status import OK
@@ -17,6 +17,7 @@ from imgsim_assets.pages.templates import render
 from imgsim_assets.service.catalog_rows import PENDING, CatalogRows, read_catalog
 from imgsim_assets.service.dagster_links import origin_of
 from imgsim_assets.service.errors import status_of
+from imgsim_assets.service.paging import MAX_OFFSET
 from imgsim_assets.service.view import CurrentView, View
 from imgsim_assets.text import printable_line
 
@@ -41,6 +42,7 @@ _MAX_URL = 2000
 # Rows of one page.
 PAGE_ROWS = 60
 Catalog = Annotated[str, Path(pattern=r"^[a-z][a-z0-9_]*$", description="name of a catalog")]
+Start = Annotated[int, Query(ge=0, le=MAX_OFFSET, description="rows before the page")]
 
 
 class Tab(NamedTuple):

@@ -310,3 +310,11 @@ def test_links_have_the_root_path_of_a_proxy(browsed: Store) -> None:
     hrefs = re.findall(r'(?:href|src|action)="(/[^"]*)"', html)
     assert hrefs
     assert [each for each in hrefs if not each.startswith("/imgsim/")] == []
+
+
+@pytest.mark.parametrize("path", ["groups", "failures", "placeholders"])
+def test_a_page_beyond_every_row_is_empty_or_refused(client: TestClient, path: str) -> None:
+    url = f"/explore/products/{path}"
+
+    assert client.get(url, params={"start": 2**62}).status_code == 200
+    assert client.get(url, params={"start": 2**64}).status_code == 422
