@@ -21,6 +21,8 @@ class RootPath:
         """Answer one request."""
         if scope["type"] == "http" and self._root_path:
             scope["root_path"] = self._root_path
+            if scope["path"] == self._root_path:
+                scope["path"] += "/"
             if not scope["path"].startswith(f"{self._root_path}/"):
                 scope["path"] = self._root_path + scope["path"]
         await self._app(scope, receive, send)

@@ -145,3 +145,5 @@ def test_proxy_may_keep_or_remove_the_root_path(store: Store, prefix: str) -> No
     assert client.get(f"{prefix}/static/base.css").status_code == 200
     assert client.get(f"{prefix}/openapi.json").json()["servers"] == [{"url": "/imgsim"}]
     assert client.get("/imgsim2/api/results").status_code == 404
+    assert client.get("/imgsim").text == client.get("/imgsim/").text
+    assert client.get("/imgsim").status_code == 200
