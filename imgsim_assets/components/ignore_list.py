@@ -7,7 +7,7 @@ from typing import Any
 
 import dagster as dg
 
-from imgsim_assets.components.observed_input import Observation, ObservedInput
+from imgsim_assets.components.observed_input import Observation, ObservedInput, warn_if_missing
 from imgsim_assets.similarity.settings import IgnoreSettings
 
 IGNORE_LIST = "ignore_list"
@@ -18,6 +18,7 @@ def ignore_list(
     key: dg.AssetKey, group: str, settings: IgnoreSettings, root: Path
 ) -> ObservedInput:
     """The list as an external asset."""
+    warn_if_missing(root / settings.list, f"ignore of {key.to_user_string()}")
     spec = dg.AssetSpec(
         key,
         group_name=group,

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import dagster as dg
@@ -10,6 +11,13 @@ from imgsim_assets.components.store.resource import STORE, StoreResource
 
 if TYPE_CHECKING:
     from imgsim_assets.storage.store import Store
+
+
+def warn_if_missing(path: Path, what: str) -> None:
+    """Say, when the code location loads, that a file is not there yet."""
+    if not path.is_file():
+        message = f"{what}: there is no file {path}; runs that need it fail until it exists"
+        dg.get_dagster_logger().warning(message)
 
 
 class Observation(NamedTuple):

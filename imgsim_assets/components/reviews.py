@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from imgsim_assets.components.asset_kwargs import AssetSettings, asset_kwargs
-from imgsim_assets.components.observed_input import Observation, ObservedInput
+from imgsim_assets.components.observed_input import Observation, ObservedInput, warn_if_missing
 
 if TYPE_CHECKING:
     from imgsim_assets.pipeline.reviews import ImportReport
@@ -42,8 +42,13 @@ class DeclaredReviews:
         """The parts of the key of the asset, before a translation."""
         return (REVIEWS, *self.name.split("/"))
 
+    @property
+    def _path(self) -> Path:
+        return self.root / Path(self.file).expanduser()
+
     def observed(self, key: dg.AssetKey, group: str, settings: AssetSettings) -> ObservedInput:
         """The decisions as an external asset; each observation imports the file."""
+        warn_if_missing(self._path, f"reviews of {self.name}")
         spec = dg.AssetSpec(
             **asset_kwargs(key, group, settings, {"parquet"}) | {"automation_condition": None},
             description=f"People's decisions about pairs, from `{self.file}`, `imgsim review` and "
@@ -77,9 +82,8 @@ class DeclaredReviews:
 
         if not all(embeddings_table(store, name).latest() for name in self.catalogs):
             return None
-        path = self.root / Path(self.file).expanduser()
         reviewed = Reviewed(self.name, tuple(self.catalogs))
-        return import_reviews(store, reviewed, path, now=datetime.now(UTC))
+        return import_reviews(store, reviewed, self._path, now=datetime.now(UTC))
 
     def _look(self, store: Store) -> Observation:
         report = self._import(store)

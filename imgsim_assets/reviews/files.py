@@ -75,6 +75,10 @@ def _read(path: Path) -> pl.DataFrame:
             with path.open(encoding="utf-8-sig", errors="replace") as lines:
                 delimiter = detect_delimiter(take_sample(lines), '"')
             return pl.read_csv(path, infer_schema=False, separator=delimiter)
+    except FileNotFoundError:
+        raise SourceError(
+            f"there is no file {path}; without decisions yet, write the line {','.join(REQUIRED)}"
+        ) from None
     except (OSError, pl.exceptions.PolarsError) as error:
         raise SourceError(f"{path} cannot be read: {one_line(error)}") from error
     raise SourceError(f"{path} is not one of .csv, .tsv, .parquet")

@@ -50,6 +50,9 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
     }.items()
 }
 
+# In words of this API, by the type of pydantic's error.
+_MESSAGES = {"extra_forbidden": "there is no such parameter here; /openapi.json lists them"}
+
 
 def add_handlers(app: FastAPI) -> None:
     """Answer the errors of this package with their message and a status."""
@@ -87,6 +90,6 @@ async def _answer_invalid(_: Request, error: Exception) -> JSONResponse:
         raise AssertionError("this handler is of one error")
     first = error.errors()[0]
     field = ".".join(str(part) for part in first["loc"][1:])
-    message = first["msg"].removeprefix("Value error, ")
+    message = _MESSAGES.get(first["type"], first["msg"].removeprefix("Value error, "))
     detail = f"{field}: {message}" if field else message
     return JSONResponse({"detail": printable_line(detail, 500)}, 422)

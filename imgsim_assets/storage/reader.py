@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +15,9 @@ if TYPE_CHECKING:
     from imgsim_assets.storage.commit import Commit
     from imgsim_assets.storage.store import Store
     from imgsim_assets.storage.table import Table
+
+# Names that a message lists.
+_SHOWN = 10
 
 
 def read_table(
@@ -34,7 +39,7 @@ def read_table(
         The rows of the table, each key once.
 
     Raises:
-        StoreError: The table or the version does not exist; the message lists those that do.
+        StoreError: The table or the version does not exist; the message lists similar ones.
         CorruptFileError: A file of the version is missing, truncated or, if its checksum is
             verified, damaged. Local files of plain tables are memory-mapped and not verified.
 
@@ -70,6 +75,14 @@ def resolve_version(store: Store, name: str, version: int | None = None) -> tupl
         names = store.table_names()
         raise StoreError(
             f"the store {store.url} has no table {name!r}; "
-            + (f"it has {', '.join(names)}" if names else "it is empty: materialize an asset first")
+            + (_listed(name, names) if names else "it is empty: materialize an asset first")
         )
     return store.table(name, key=commit.key), commit
+
+
+def _listed(name: str, names: Sequence[str]) -> str:
+    """The names most like the one that is missing, or else the first ones."""
+    similar = difflib.get_close_matches(name, names, n=_SHOWN)
+    shown = sorted(similar) or names[:_SHOWN]
+    more = len(names) - len(shown)
+    return f"it has {', '.join(shown)}" + (f" and {more} more" if more else "")

@@ -106,6 +106,17 @@ def test_a_missing_file_fails_the_match_table_with_its_name(shop: Shop) -> None:
     assert not shop.project.materialize()
 
 
+def test_a_missing_file_is_told_when_the_project_loads(
+    shop: Shop, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = shop.project.root / "verdicts.csv"
+    path.unlink()
+
+    shop.project.definitions()
+
+    assert f"reviews of pair: there is no file {path}; runs that need it fail" in caplog.text
+
+
 def test_imported_decisions_make_a_match_table_without_the_key_run_again(shop: Shop) -> None:
     shop.declare()
     assert shop.project.materialize()

@@ -196,6 +196,24 @@ def test_hostile_text_is_shown_as_text(page: sync_api.Page, address: str) -> Non
     assert width <= 0
 
 
+def test_columns_are_marked_where_both_items_have_values_that_differ(
+    page: sync_api.Page, address: str
+) -> None:
+    _open(page, address)
+
+    marked = page.evaluate(
+        """async () => {
+          const { comparison } = await import("/static/pair.js");
+          const left = { brand: "A", title: "shoe", price: "1", other_urls: [] };
+          const right = { brand: "B", title: "shoe", name: "x", price: "", other_urls: ["b"] };
+          const names = comparison(left, right).querySelectorAll("tr.differs th bdi");
+          return [...names].map((each) => each.textContent);
+        }"""
+    )
+
+    assert marked == ["brand"]
+
+
 def test_threshold_is_dragged_by_keyboard_with_live_counts(
     page: sync_api.Page, address: str
 ) -> None:

@@ -77,6 +77,20 @@ def test_what_is_no_decision_is_one_message(tmp_path: Path, text: str, message: 
     assert "\n" not in str(error.value)
 
 
+def test_a_missing_file_is_named_with_the_line_of_an_empty_one(tmp_path: Path) -> None:
+    path = tmp_path / "verdicts.csv"
+
+    with pytest.raises(SourceError) as error:
+        read_verdicts(path)
+
+    line = "left_id,right_id,verdict"
+    assert (
+        str(error.value) == f"there is no file {path}; without decisions yet, write the line {line}"
+    )
+    path.write_text(line + "\n")
+    assert not read_verdicts(path).height
+
+
 def test_another_kind_of_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"is not one of .csv, .tsv, .parquet"):
         _read(tmp_path, "", "verdicts.xlsx")

@@ -162,6 +162,7 @@ def test_failures_have_reason_retry_and_what_to_do(client: TestClient) -> None:
 
     for expected in ("empty_id", "http_404", "truncated", "fill the field", "replace the image"):
         assert expected in html
+    assert "imgsim retry products --all" in html
     assert items_of(page(client, "products/failures", status="http_404")) == ["x1", "x2"]
     timed_out = page(client, "products/failures", status="timeout")
     for expected in ("2031-05-04 03:02 UTC", "2 attempts", "raise timeout_s for slow hosts"):

@@ -65,6 +65,14 @@ def test_several_images_of_one_item_find_the_nearest_of_any(photos: TestClient) 
     assert [(row["id"], row["query_image"]) for row in found] == [("item2", 1), ("item4", 0)]
 
 
+def test_unknown_parameter_is_named_with_the_place_of_the_others(photos: TestClient) -> None:
+    refused = photos.get("/api/items/photos", params={"colour": "red"})
+
+    assert refused.status_code == 422
+    message = "colour: there is no such parameter here; /openapi.json lists them"
+    assert refused.json() == {"detail": message}
+
+
 def test_item_is_found_by_its_id_and_is_not_its_own_neighbor(photos: TestClient) -> None:
     found = photos.post("/api/query/photos", json={"id": "ünï/côdé é", "k": 100})
 

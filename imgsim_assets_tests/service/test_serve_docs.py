@@ -28,12 +28,12 @@ _HOG = EncoderSettings(name="hog_color")
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="the page uses curl")
 def test_examples_of_the_page_are_answered(store: Store, tmp_path: Path) -> None:
-    indexed(store, "products", {f"p{seed}": jpeg(seed) for seed in range(5)}, _HOG)
-    copies = {f"s{n}": encoded(make_image(n), "JPEG", quality=60) for n in range(3)}
+    indexed(store, "products", {f"P00{seed}": jpeg(seed) for seed in range(5)}, _HOG)
+    copies = {f"S-00{n}": encoded(make_image(n), "JPEG", quality=60) for n in range(3)}
     indexed(store, "suppliers", copies, _HOG)
     settings = MatchSettings(threshold=0.8)
     MatchStage(store, "products__suppliers", settings, left="products", right="suppliers").run()
-    (tmp_path / "photo.jpg").write_bytes(copies["s2"])
+    (tmp_path / "photo.jpg").write_bytes(copies["S-002"])
 
     with Served(store) as server:
         answers = [
@@ -41,9 +41,9 @@ def test_examples_of_the_page_are_answered(store: Store, tmp_path: Path) -> None
         ]
 
     upload, by_item, of_supplier, matches, changes, document = answers
-    assert upload["neighbors"][0]["id"] == "p2"
+    assert upload["neighbors"][0]["id"] == "P002"
     assert len(by_item["neighbors"]) == 3
-    assert of_supplier["neighbors"][0]["id"] == "p1"
+    assert of_supplier["neighbors"][0]["id"] == "P001"
     assert matches["total"] == changes["total"] == 3
     assert "/api/matches/{name}" in document["paths"]
 

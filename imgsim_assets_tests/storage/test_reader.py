@@ -166,6 +166,16 @@ def test_a_table_on_object_storage_reads_like_a_local_one(s3_root: str) -> None:
         read_table("a/b", store=s3_root)
 
 
+def test_an_unknown_table_is_named_with_those_that_are_most_like_it(store: Store) -> None:
+    for name in ("matches/pair", *(f"catalog{number}/items" for number in range(30))):
+        tables.add(store.table(name), {"a": 1})
+
+    with pytest.raises(StoreError, match=r"'matches/pairs'; it has matches/pair and 30 more$"):
+        read_table("matches/pairs", store=store)
+    with pytest.raises(StoreError, match=r"it has catalog0/items, .* and \d+ more$"):
+        read_table("zzz/zzz", store=store)
+
+
 @pytest.mark.parametrize("key", ["id", None])
 def test_a_partly_resharded_table_is_read_correctly(store: Store, key: str | None) -> None:
     table = store.table(NAME, key=key)

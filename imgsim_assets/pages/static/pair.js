@@ -59,22 +59,26 @@ function defaultSource(row, side) {
   return sha256 ? imageUrl(sha256, 480) : null;
 }
 
-/** The columns of two items side by side; what differs is marked. */
+/** The columns of two items side by side; where both have a value and these differ, it is marked. */
 export function comparison(left, right, labels = ["left", "right"]) {
   const names = [...new Set([...Object.keys(left), ...Object.keys(right)])];
   const head = element("tr", {}, element("td", {}, element("span", { class: "visually-hidden", text: "column" })));
   for (const label of labels) head.append(element("th", { scope: "col" }, foreignText(label, 80)));
   const body = element("tbody");
   for (const name of names) {
-    const [a, b] = [left[name], right[name]].map((value) => (value === "" ? null : value ?? null));
+    const [a, b] = [left[name], right[name]].map((value) => (isEmpty(value) ? null : value));
     if (a === null && b === null) continue;
-    const differs = String(a) !== String(b);
+    const differs = a !== null && b !== null && String(a) !== String(b);
     const title = element("th", { scope: "row" }, foreignText(name, 80));
     if (differs) title.append(element("span", { class: "visually-hidden", text: " differs" }));
     body.append(element("tr", { class: differs ? "differs" : undefined }, title, cell(a, b), cell(b, a)));
   }
   const columns = element("colgroup", {}, element("col", { class: "name" }), element("col"), element("col"));
   return element("table", { class: "comparison" }, columns, element("thead", {}, head), body);
+}
+
+function isEmpty(value) {
+  return value === undefined || value === null || value === "" || (Array.isArray(value) && !value.length);
 }
 
 function cell(value, other) {

@@ -43,7 +43,8 @@ export function scoresPanel(scores, hasEvidence) {
   notes.append(`The dashed line is the present threshold, ${scores.threshold.toFixed(3)}. `);
   if (scores.sampled < scores.items) notes.append(`Counts are estimated from ${number(scores.sampled)} of ${number(scores.items)} left items. `);
   if (hasEvidence) notes.append("Pairs with evidence match below the threshold, too; they are counted by similarity alone here. ");
-  notes.append(`False matches: ${plainText(scores.measured_by)}. Dragging changes nothing; set the value in YAML.`);
+  const measured = model.isMeasured ? plainText(scores.measured_by) : "not measured yet; imgsim recommend-threshold measures them";
+  notes.append(`False matches: ${measured}. Dragging changes nothing; set the value in YAML.`);
   return element("div", {}, label, histogram, figures, notes);
 }
 
@@ -81,9 +82,13 @@ class ScoresModel {
     ];
   }
 
+  get isMeasured() {
+    return this.scores.false_match_rates.length > 0;
+  }
+
   falseMatches(threshold) {
     const rates = this.scores.false_match_rates;
-    if (!rates.length) return "not measured";
+    if (!this.isMeasured) return "not measured";
     const reached = rates.filter((each) => each.threshold <= threshold + 1e-9);
     const expected = (rate) => Math.min(rate * this.scores.items, this.matched(threshold));
     if (!reached.length) return `more than ${approximately(expected(rates[0].rate))}`;
