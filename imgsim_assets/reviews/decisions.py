@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from imgsim_assets.reviews.table import DIFFERENT, MATCH, PAIR, latest_decisions
+from imgsim_assets.reviews.table import DIFFERENT, MATCH, PAIR, latest_decisions, swapped
 from imgsim_assets.storage.digest import rows_digest
 
 # In the verdicts of a result: the pair was judged, and one of its items has lost its image since.
@@ -21,20 +21,34 @@ class Decisions:
 
     `standing` and `reopened` have the columns of the reviews. A decision stands while both items
     have the images that were judged; it is reopened once one of them has lost its image.
+
+    Of a list that is compared with itself, (a, b) and (b, a) are one pair, and both are here;
+    `once` leaves one of them.
     """
 
     standing: pl.DataFrame
     reopened: pl.DataFrame
+    with_itself: bool = False
 
     @classmethod
-    def of(cls, reviews: pl.DataFrame, left: pl.DataFrame, right: pl.DataFrame) -> Decisions:
+    def of(
+        cls,
+        reviews: pl.DataFrame,
+        left: pl.DataFrame,
+        right: pl.DataFrame,
+        *,
+        with_itself: bool = False,
+    ) -> Decisions:
         """The decisions of some reviews about the images of the items.
 
         Args:
             reviews: decisions in any order.
             left: id and sha256 of the images of the left items, one row for each image.
             right: the same of the right items.
+            with_itself: whether both are one list, so that a pair has no direction.
         """
+        if with_itself:
+            reviews = pl.concat([reviews, swapped(reviews)])
         latest = latest_decisions(reviews)
         existing = latest.join(left, left_on="left_id", right_on="id", how="semi").join(
             right, left_on="right_id", right_on="id", how="semi"
@@ -42,12 +56,16 @@ class Decisions:
         standing = existing.join(
             left, left_on=["left_id", "left_sha256"], right_on=["id", "sha256"], how="semi"
         ).join(right, left_on=["right_id", "right_sha256"], right_on=["id", "sha256"], how="semi")
-        return cls(standing, existing.join(standing, on=PAIR, how="anti"))
+        return cls(standing, existing.join(standing, on=PAIR, how="anti"), with_itself)
+
+    def once(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """Rows of decisions, each pair once."""
+        return rows.filter(pl.col("left_id") < pl.col("right_id")) if self.with_itself else rows
 
     @property
     def counts(self) -> dict[str, int]:
         """How many decisions stand, by verdict."""
-        return dict(sorted(self.standing["verdict"].value_counts().iter_rows()))
+        return dict(sorted(self.once(self.standing)["verdict"].value_counts().iter_rows()))
 
     @property
     def digest(self) -> str | None:

@@ -55,6 +55,14 @@ def group_reviews_table(store: Store, name: str) -> Table:
     return store.table(f"{REVIEWS}/{GROUPS}/{name}")
 
 
+def swapped(reviews: pl.DataFrame) -> pl.DataFrame:
+    """The same decisions with left and right exchanged."""
+    ends = [(f"left_{name}", f"right_{name}") for name in ("id", "sha256")]
+    return reviews.with_columns(
+        pl.col(other).alias(name) for pair in ends for name, other in (pair, pair[::-1])
+    )
+
+
 def unordered(reviews: pl.DataFrame) -> pl.DataFrame:
     """Decisions about pairs without a direction: the smaller id is on the left."""
     is_turned = pl.col("left_id") > pl.col("right_id")

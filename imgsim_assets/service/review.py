@@ -102,7 +102,7 @@ def get_summary(request: Request, view: CurrentView, table: Reviewed) -> ReviewS
         right_items=table.right.count,
         has_evidence="evidence" in table.rows.columns,
         verdicts=decisions.counts,
-        reopened=decisions.reopened.height,
+        reopened=decisions.once(decisions.reopened).height,
         reviewer=reviewer_of(request.headers, settings),
         asset_url=origin.asset_url,
         run_url=origin.run_url,

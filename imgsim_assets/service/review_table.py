@@ -25,7 +25,6 @@ from imgsim_assets.similarity.candidates import sampled_keys
 from imgsim_assets.similarity.cosine import Floats, Indices
 from imgsim_assets.similarity.evidence.known_pairs import EVIDENCE_RULE
 from imgsim_assets.similarity.evidence.tiers import SIMILAR
-from imgsim_assets.similarity.item_pairs import swapped
 from imgsim_assets.similarity.items import LEFT_OUT, Items
 from imgsim_assets.similarity.matches import match_table, reviewed_name
 from imgsim_assets.similarity.materialized import LEFT_ITEMS, RIGHT_ITEMS
@@ -202,9 +201,9 @@ class ReviewTable:
         reviews = self.cache.get(
             (table.name, newest.commit_id), lambda: read_reviews(table, newest)
         )
-        if self.is_with_itself:
-            reviews = pl.concat([reviews, swapped(reviews)])
-        return Decisions.of(reviews, self.left.images, self.right.images)
+        return Decisions.of(
+            reviews, self.left.images, self.right.images, with_itself=self.is_with_itself
+        )
 
 
 class ReviewTables:

@@ -59,7 +59,7 @@ def tab_pairs(table: ReviewTable, tab: Tab, decisions: Decisions) -> pl.DataFram
 def tab_count(table: ReviewTable, tab: Tab, decisions: Decisions) -> int | None:
     """How many pairs a tab has; None where that takes a comparison of all items."""
     if tab in _VERDICTS:
-        return decisions.pairs(_VERDICTS[tab]).height
+        return decisions.counts.get(_VERDICTS[tab], 0)
     if tab is Tab.UNMATCHED:
         return table.left.count - table.matched.height
     if tab is Tab.NEAR:
@@ -189,9 +189,7 @@ def _unmatched_scored(table: ReviewTable) -> pl.DataFrame:
 
 def _decided(table: ReviewTable, decisions: Decisions, verdict: str) -> pl.DataFrame:
     """The pairs with a verdict, the latest decision first."""
-    judged = decisions.standing.filter(pl.col("verdict") == verdict)
-    if table.is_with_itself:  # a pair has no direction then
-        judged = judged.filter(pl.col("left_id") < pl.col("right_id"))
+    judged = decisions.once(decisions.standing.filter(pl.col("verdict") == verdict))
     newest_first = judged.sort(["decided_at", *PAIR], descending=[True, False, False])
     return _judged_pairs(table, newest_first)
 

@@ -293,7 +293,7 @@ class MatchStage:
             shared=shared_images({self._left: left, self._right: right}),
             common=common_images({self._left: left, self._right: right}),
             decisions=decisions.counts,
-            reopened=decisions.reopened,
+            reopened=decisions.once(decisions.reopened),
             precision=self._precision(update, decisions),
             by_decisions=by_decisions,
             threshold=threshold,
@@ -346,9 +346,7 @@ def decisions_about(
     """
     table = reviews_table(store, reviewed_name(name))
     reviews = read_reviews(table, table.latest())
-    if with_itself:
-        reviews = pl.concat([reviews, swapped(reviews)])
-    return Decisions.of(reviews, left, right)
+    return Decisions.of(reviews, left, right, with_itself=with_itself)
 
 
 def reviewed_name(table: str) -> str:

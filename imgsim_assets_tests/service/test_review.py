@@ -200,7 +200,16 @@ def test_table_of_a_catalog_with_itself_shows_each_pair_once(
         url = "/api/review/twins"
         pairs = client.get(f"{url}/pairs", params={"tab": "all"}).json()["pairs"]
         found = client.get(f"{url}/candidates", params={"left_id": "P001"}).json()["pairs"]
+        names = ("left_id", "right_id", "left_sha256", "right_sha256")
+        decision = {name: pairs[0][name] for name in names} | {"verdict": "different"}
+        client.post(f"{url}/decisions", json={"reviewer": "ann", "decisions": [decision]})
+        summary = client.get(url).json()
+        rejected = client.get(f"{url}/pairs", params={"tab": "rejected"}).json()["pairs"]
+    report = MatchPipeline(shop.store, settings, root=shop.root).run()
 
+    counts = {tab["tab"]: tab["count"] for tab in summary["tabs"]}
+    assert len(rejected) == counts["rejected"] == 1
+    assert summary["verdicts"] == report.decisions == {"different": 1}
     unordered = [frozenset((pair["left_id"], pair["right_id"])) for pair in pairs]
     assert len(set(unordered)) == len(unordered) > 0
     assert all(len(pair) == 2 for pair in unordered)
