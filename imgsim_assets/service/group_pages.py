@@ -59,8 +59,9 @@ class Group(NamedTuple):
         size: how many items it has.
         min_similarity: of all its pairs.
         mean_similarity: of all its pairs.
-        members: the first of its items, the canonical one first, each with its pair with the
-            canonical one, which is None for the canonical one itself.
+        members: the first of its items, the canonical one first, with the sha256 of their
+            `other_images`, each with its pair with the canonical one, which is None for the
+            canonical one itself.
         bridges: its weakest links, the least similar first.
     """
 
@@ -182,6 +183,7 @@ class _Groups:
     def _with_links(self, rows: pl.DataFrame) -> Iterator[tuple[dict[str, Any], Link | None]]:
         canonical: dict[str, Any] = {}
         for row in rows.iter_rows(named=True):
+            row["other_images"] = self._other_images(row)
             if row["is_canonical"]:
                 canonical = row
                 yield row, None
@@ -194,6 +196,12 @@ class _Groups:
                 "similarity": row["similarity"],
             }
             yield row, self._link(pair)
+
+    def _other_images(self, row: Mapping[str, Any]) -> list[str]:
+        """What else the item shows: two members may be linked by any of their images."""
+        images = read_catalog(self._view, row["catalog"]).images_of(row["id"])
+        others = images["sha256"].drop_nulls().unique(maintain_order=True).to_list()
+        return [sha256 for sha256 in others if sha256 != row["sha256"]]
 
     def _image_of(self, canonical: Mapping[str, Any], sha256: str) -> str:
         """The image of the canonical item that a member has, too; else the one that it shows."""

@@ -191,6 +191,14 @@ def test_groups_name_the_copy_to_keep_and_the_reason(client: TestClient) -> None
     assert "/explore/suppliers/item?id=s0" in across
 
 
+def test_members_of_a_group_show_all_their_images(client: TestClient) -> None:
+    html = page(client, "products/groups", group="p10")
+
+    assert set(items_of(html)) == {"p10", "p11", "p12"}
+    for image in (tiny(10), tiny(11), LOGO):
+        assert f"/api/images/{sha256_of(image)}?" in html
+
+
 def _pair(html: str, other: str) -> dict[str, str]:
     forms = re.findall(r"<form class=\"judge\".*?</form>", html, re.DOTALL)
     fields = [dict(re.findall(r'name="(\w+)" value="([^"]*)"', form)) for form in forms]
