@@ -52,8 +52,10 @@ class FrameCache:
         if size > self._max_bytes:
             return
         with self._lock:
+            # Two threads read it if it left between their looks.
+            _, replaced = self._frames.pop(key, (None, 0))
             self._frames[key] = (frame, size)
-            self.bytes += size
+            self.bytes += size - replaced
             while self.bytes > self._max_bytes:
                 _, (_, removed) = self._frames.popitem(last=False)
                 self.bytes -= removed

@@ -23,3 +23,13 @@ def test_empty_frames_leave_as_well() -> None:
 
     cache.get(0, read)
     assert len(reads) == 101
+
+
+def test_a_frame_that_two_threads_read_is_counted_once() -> None:
+    cache = FrameCache(max_bytes=10_000)
+    cache.get("a", pl.DataFrame)
+    counted = cache.bytes
+
+    cache._keep("a", pl.DataFrame())
+
+    assert cache.bytes == counted
