@@ -13,7 +13,7 @@ import torchvision
 from numpy.typing import NDArray
 from PIL import Image
 
-from imgsim_assets.encoders import torch_encoder
+from imgsim_assets.encoders import fitted_module, torch_encoder
 from imgsim_assets.encoders.encoder import (
     Encoder,
     fingerprint,
@@ -337,7 +337,8 @@ def test_devices_share_one_decoder(weights: str, monkeypatch: pytest.MonkeyPatch
     alone, _ = _embedded(load_encoder(_settings(weights)), FILES)
     devices = [CPU, torch.device("cpu", 0), torch.device("cpu", 0)]
     monkeypatch.setattr(torch_encoder, "resolve_devices", lambda _: devices)
-    monkeypatch.setattr(torch_encoder, "can_fuse_activations", lambda *_: False)  # as on GPUs
+    for name in ("can_fuse_activations", "can_fuse_linear_layers"):
+        monkeypatch.setattr(fitted_module, name, lambda *_: False)  # as on GPUs
 
     spread = load_encoder(_settings(weights))
     found, _ = _embedded(spread, FILES, batch_size=2)
