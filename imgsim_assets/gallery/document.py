@@ -44,20 +44,24 @@ class Details:
             items: the keys and columns of items.
             item_keys: the columns of `items` that `keys` are equal to.
         """
-        named = items.rename(dict(zip(item_keys, keys, strict=True)))
-        shown = rows.select(keys).unique(maintain_order=True)
-        found = shown.join(
-            named.unique(keys, keep="first", maintain_order=True),
-            on=keys,
-            how="inner",
-            maintain_order="left",
-        ).with_row_index("__position")
-        positions = rows.select(keys).join(
-            found.select(*keys, "__position"), on=keys, how="left", maintain_order="left"
+        # The other way round, a column of the items may have the name of a key.
+        named = rows.select(keys).rename(dict(zip(keys, item_keys, strict=True)))
+        found = (
+            named.unique(maintain_order=True)
+            .join(
+                items.unique(item_keys, keep="first", maintain_order=True),
+                on=item_keys,
+                how="inner",
+                maintain_order="left",
+            )
+            .with_row_index("__position")
+        )
+        positions = named.join(
+            found.select(*item_keys, "__position"), on=item_keys, how="left", maintain_order="left"
         )["__position"]
-        columns = found.drop(*keys, "__position")
+        columns = found.drop(*item_keys, "__position")
         # The page shows the id anyway.
-        ids = found[keys[0]]
+        ids = found[item_keys[0]]
         repeated = [each.name for each in columns if each.dtype == pl.String and each.equals(ids)]
         return cls(columns.drop(repeated), positions)
 

@@ -130,8 +130,9 @@ def find_words(catalog: CatalogRows, words: str, limit: int) -> tuple[pl.DataFra
 
 
 def _rows_at(catalog: CatalogRows, positions: pl.Series) -> pl.DataFrame:
-    columns = catalog.items[positions].drop("id")
-    return pl.concat([catalog.overview[positions], columns], how="horizontal")
+    overview = catalog.overview[positions]
+    columns = catalog.items[positions].drop(overview.columns, strict=False)
+    return pl.concat([overview, columns], how="horizontal")
 
 
 def _expression(catalog: CatalogRows, condition: Condition) -> pl.Expr:

@@ -84,3 +84,12 @@ def test_page_that_cannot_be_written_is_an_error_and_leaves_nothing(tmp_path: Pa
         write_gallery(_gallery(["a"]), tmp_path / "g.html")
 
     assert [path.name for path in tmp_path.iterdir()] == ["g.html"]
+
+
+def test_columns_of_items_may_have_the_names_of_the_keys() -> None:
+    rows = pl.DataFrame({"id": ["b", "a"], "image": [0, 0]})
+    items = pl.DataFrame({"__id": ["a", "b"], "__image": [0, 0], "image": ["front", "back"]})
+
+    details = Details.of(rows, ["id", "image"], items, ["__id", "__image"]).json()
+
+    assert details == {"columns": {"image": ["back", "front"]}, "positions": [0, 1]}

@@ -189,3 +189,11 @@ def test_shared_images_count_each_item_once() -> None:
 
     assert shared_images(catalog.images).rows() == [("aa", 3, "a", 0), ("bb", 2, "b", 0)]
     assert browse(catalog, sha256="bb").rows["id"].to_list() == ["b", "c"]
+
+
+def test_carried_columns_may_have_the_names_of_the_overview() -> None:
+    items = pl.DataFrame({"id": ["a"], "url": ["u"], "status": ["sold"], "images": ["3"]})
+    catalog = rows_of(items, catalog_of([], [("a", 0, "ok", "00")]).images)
+
+    assert browse(catalog).rows["status"].to_list() == ["ok"]
+    assert find_words(catalog, "sold", 5)[0]["images"].to_list() == [1]
