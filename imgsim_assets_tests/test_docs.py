@@ -131,7 +131,7 @@ def test_yaml_of_evidence_page_has_the_defaults() -> None:
 
     settings = MatchMatrixSettings.model_validate(pair["attributes"])
 
-    assert settings.evidence == EvidenceSettings(compute=True)
+    assert settings.evidence == EvidenceSettings(compute=True, strict=False)
 
 
 def test_encoders_of_encoders_page_are_valid_settings() -> None:
