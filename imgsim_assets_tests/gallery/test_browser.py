@@ -118,7 +118,7 @@ def test_pairs_are_filtered_sorted_and_searched(
     )
     assert opened.count == "7 of 30 pairs"
     opened.page.get_by_role("searchbox").fill("nothing like it")
-    assert opened.page.get_by_text("Nothing passes the filters.").is_visible()
+    opened.page.get_by_text("Nothing passes the filters.").wait_for()
     assert opened.problems == []
 
 
@@ -161,16 +161,16 @@ def test_keys_walk_over_candidates_and_columns_open(
     assert opened.count == "60 pairs, 20 items"
     for key, expected in [("j", "L0"), ("j", "L1"), ("k", "L0")]:
         opened.page.keyboard.press(key)
-        assert opened.page.evaluate(focused) == f"{expected} and 3 others"
+        opened.page.wait_for_function(f"{focused} === '{expected} and 3 others'")
     for _ in range(30):
         opened.page.keyboard.press("j")
-    assert opened.page.evaluate(focused) == "L19 and 3 others"
+    opened.page.wait_for_function(f"{focused} === 'L19 and 3 others'")
     opened.page.keyboard.press("/")
     opened.page.keyboard.type("boot 59")
     opened.page.keyboard.press("Escape")
-    assert opened.page.evaluate(focused) == "L19 and 1 others"
+    opened.page.wait_for_function(f"{focused} === 'L19 and 1 others'")
     opened.page.get_by_text("columns").press("Enter")
-    assert opened.page.get_by_role("cell", name="boot 59").is_visible()
+    opened.page.get_by_role("cell", name="boot 59").first.wait_for()
     assert opened.problems == []
 
 

@@ -44,16 +44,19 @@ def test_no_request_is_lost_while_indexes_are_reloaded(served: Store) -> None:
         clients = [threading.Thread(target=ask, args=(server,)) for _ in range(_CLIENTS)]
         for client in clients:
             client.start()
-        for version in range(2, _VERSIONS + 1):
-            before = len(answers)
-            indexed(served, "products", {f"item{n}": tiny(n) for n in range(sizes[version])})
-            while len(answers) < before + _CLIENTS and not problems:
+        try:
+            for version in range(2, _VERSIONS + 1):
+                before = len(answers)
+                indexed(served, "products", {f"item{n}": tiny(n) for n in range(sizes[version])})
+                while len(answers) < before + _CLIENTS and not problems:
+                    is_done.wait(0.01)
+            while not problems and answers[-1][0] < _VERSIONS:
                 is_done.wait(0.01)
-        while answers[-1][0] < _VERSIONS and not problems:
-            is_done.wait(0.01)
-        is_done.set()
-        for client in clients:
-            client.join(30)
+        finally:
+            # Clients that nobody stops would go on through all later tests.
+            is_done.set()
+            for client in clients:
+                client.join(30)
 
     assert problems == []
     assert Counter(answers).keys() == {(version, sizes[version]) for version, _ in answers}
