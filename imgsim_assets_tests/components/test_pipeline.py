@@ -364,6 +364,7 @@ def _run_embeddings(shop: Shop, instance: dg.DagsterInstance) -> bool:
     return result.success
 
 
+@pytest.mark.slow
 def test_two_runs_at_once_end_with_one_correct_result(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:

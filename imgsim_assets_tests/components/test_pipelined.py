@@ -187,6 +187,7 @@ def test_a_refresh_with_nothing_to_do_imports_no_torch(
     assert lines == ["True", "[]"]
 
 
+@pytest.mark.slow
 def test_killed_pipelined_step_keeps_its_vectors(shop: Shop) -> None:
     pages = dict(shop.web.pages)
     for path in pages:

@@ -176,6 +176,7 @@ def test_groups_honour_their_declared_files(shop: Shop) -> None:
         }
 
 
+@pytest.mark.slow
 def test_changed_decisions_about_groups_run_the_groups_alone(shop: Shop) -> None:
     _declare_groups(shop)
     assert shop.project.materialize()

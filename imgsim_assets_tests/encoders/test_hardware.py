@@ -146,6 +146,7 @@ for line in open("/proc/self/smaps"):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="needs Linux's list of mappings")
 @pytest.mark.parametrize(("declared", "expected"), [((), "True"), (("0",), "False")])
 def test_huge_pages_are_enabled_unless_environment_decides(

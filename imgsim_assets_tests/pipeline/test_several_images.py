@@ -128,6 +128,7 @@ def _results(store: Store) -> dict[str, pl.DataFrame]:
     return found
 
 
+@pytest.mark.slow
 def test_cost_follows_images_and_results_equal_a_rebuild(
     shop: _Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

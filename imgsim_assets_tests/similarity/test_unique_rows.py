@@ -84,7 +84,7 @@ def test_zero_and_minus_zero_are_unique_rows_of_cosine_one() -> None:
     assert (i.tolist(), j.tolist(), similarity.tolist()) == ([0, 0, 1, 1], [0, 1, 0, 1], [1.0] * 4)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), k=st.integers(1, 30), threshold=st.floats(-1, 1))
 def test_results_with_duplicates_equal_those_of_single_rows(
     seed: int, k: int, threshold: float

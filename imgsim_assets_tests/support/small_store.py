@@ -32,6 +32,8 @@ from imgsim_assets_tests.support.web import Respond
 
 SHARDS = 2
 # Columns that say when and how a row was made, not what it is.
+# Without first_seen: an image whose ledger row was lost is fetched and seen once more.
+_CANONICAL = ("largest_resolution", "largest_file")
 _PROVENANCE = {
     "fetched_at",
     "checked_at",
@@ -97,7 +99,7 @@ class SmallStore:
                 name="pair", left="products", right="suppliers", mode="mutual", threshold=0.5
             ),
         ).run()
-        across = CrossCatalogGroupSettings(threshold=0.9)
+        across = CrossCatalogGroupSettings(threshold=0.9, canonical=("catalog_order", *_CANONICAL))
         GroupStage(store, "both", across, catalogs=["products", "suppliers"]).run()
 
     def pipeline(self, store: Store, name: str, log: Log) -> CatalogPipeline:
@@ -110,7 +112,7 @@ class SmallStore:
             download=DownloadSettings(allowed_hosts=(self.host,), retries=0),
             index=IndexSettings(kind="ivf" if name == "suppliers" else "flat", min_items=2),
             graph=GraphSettings(k=2),
-            groups=GroupSettings(threshold=0.9),
+            groups=GroupSettings(threshold=0.9, canonical=_CANONICAL),
             evaluation=EvaluationSettings(sample_size=4),
         )
         return CatalogPipeline(store, settings, root=self.folder, log=log)
