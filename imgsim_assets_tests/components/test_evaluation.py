@@ -48,6 +48,7 @@ def test_match_table_follows_the_evaluation_of_its_catalog(tmp_path: Path, web: 
     ).parent_keys >= {dg.AssetKey(["products", "encoder_evaluation"])}
 
 
+@pytest.mark.slow
 def test_evaluation_runs_in_the_gpu_pool_with_the_declared_encoder(
     tmp_path: Path, web: Web
 ) -> None:

@@ -19,6 +19,7 @@ def shop(tmp_path: Path, web: Web, monkeypatch: pytest.MonkeyPatch) -> Shop:
     return opened
 
 
+@pytest.mark.slow
 def test_the_pipeline_runs_on_an_object_store_and_the_second_run_does_nothing(
     shop: Shop, s3_root: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -182,6 +182,7 @@ def _check_results(instance: dg.DagsterInstance) -> dict[str, bool]:
     return found
 
 
+@pytest.mark.slow
 def test_a_second_process_with_the_same_home_and_store_does_nothing(shop: Shop) -> None:
     assert shop.project.materialize()
     before = (shop.web.total_gets, shop.encodings, versions(shop.project.store))

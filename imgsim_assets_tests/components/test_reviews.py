@@ -194,6 +194,7 @@ def test_changed_decisions_about_groups_run_the_groups_alone(shop: Shop) -> None
         assert "duplicate_groups/all" in LocalRun(definitions, instance).run().up_to_date
 
 
+@pytest.mark.slow
 def test_a_decision_about_groups_starts_the_groups_and_no_other_asset(shop: Shop) -> None:
     _declare_groups(shop)
     assert shop.project.materialize()

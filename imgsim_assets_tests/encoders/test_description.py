@@ -106,6 +106,7 @@ def _imgsim(*arguments: str, **environment: str) -> subprocess.CompletedProcess[
     return _python("-m", "imgsim_assets.cli.main", *arguments, **environment)
 
 
+@pytest.mark.slow
 def test_pulled_model_is_shown_and_loaded_offline(hub: _Served) -> None:
     name = f"transformers/{_REPOSITORY}"
 

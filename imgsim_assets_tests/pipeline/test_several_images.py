@@ -205,6 +205,7 @@ def test_matches_and_models_name_the_images(shop: _Shop, tmp_path: Path) -> None
     assert (near["distance"] ** 2 / 2 - (1 - matches["similarity"])).abs().max() < 1e-9  # type: ignore[operator]
 
 
+@pytest.mark.slow
 def test_dagster_materializes_items_with_several_images(
     shop: _Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
