@@ -171,7 +171,7 @@ def test_page_shows_every_group_without_running_anything(shell: Shell) -> None:
     page = GalleryPage.read(shell.folder / "groups.html")
     assert result.code == 0, result.err
     assert "gallery written to groups.html" in result.out
-    assert len(page.images) == 1  # both are the same picture
+    assert len(page.images) == 1  # both are the same image
     assert page.text.count("<script") == 3
     assert "<script>alert" not in page.text
     assert [row["item"]["title"] for row in page.rows] == ["<script>alert(1)</script>", "x\ny"]

@@ -66,10 +66,10 @@ def test_several_images_of_one_item_find_the_nearest_of_any(photos: TestClient) 
 
 
 def test_unknown_parameter_is_named_with_the_place_of_the_others(photos: TestClient) -> None:
-    refused = photos.get("/api/items/photos", params={"colour": "red"})
+    refused = photos.get("/api/items/photos", params={"shade": "red"})
 
     assert refused.status_code == 422
-    message = "colour: there is no such parameter here; /openapi.json lists them"
+    message = "shade: there is no such parameter here; /openapi.json lists them"
     assert refused.json() == {"detail": message}
 
 
