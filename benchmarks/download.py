@@ -25,7 +25,6 @@ import subprocess
 import sys
 import tarfile
 import time
-import urllib.request
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -36,6 +35,7 @@ from PIL import Image
 from benchmarks.slow_serving import slow_server
 from imgsim_assets.catalog.settings import SourceSettings
 from imgsim_assets.catalog.stage import ItemsStage
+from imgsim_assets.demo.loopback import open_loopback
 from imgsim_assets.download.settings import DownloadSettings
 from imgsim_assets.download.stage import DownloadReport, ImagesStage
 from imgsim_assets.storage.shards import Shard
@@ -396,7 +396,7 @@ def _nginx(folder: Path, work: Path) -> Iterator[str]:
         for _ in range(50):
             with (
                 contextlib.suppress(OSError),
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/{first}"),
+                open_loopback(f"http://127.0.0.1:{port}/{first}", timeout=10),
             ):
                 break
             time.sleep(0.1)

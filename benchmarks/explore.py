@@ -14,7 +14,6 @@ import shutil
 import statistics
 import threading
 import time
-import urllib.request
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -24,6 +23,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from imgsim_assets.demo.loopback import open_loopback
 from imgsim_assets.download.ledger.table import with_all_columns
 from imgsim_assets.service.run import create_server, listen
 from imgsim_assets.service.settings import ServeSettings
@@ -79,7 +79,7 @@ def _pages(items: int) -> dict[str, str]:
 
 def _request_ms(url: str) -> float:
     started = time.perf_counter()
-    with urllib.request.urlopen(url, timeout=120) as answer:
+    with open_loopback(url, timeout=120) as answer:
         answer.read()
     return (time.perf_counter() - started) * 1000
 

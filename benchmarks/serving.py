@@ -8,12 +8,13 @@ import json
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from aiohttp import web
+
+from imgsim_assets.demo.loopback import open_loopback
 
 _COUNT = "/_gets"
 
@@ -30,7 +31,7 @@ class Server:
 
     def gets(self) -> int:
         """Requests for files so far, as the server counted them."""
-        with urllib.request.urlopen(f"http://{self.address}{_COUNT}", timeout=10) as response:
+        with open_loopback(f"http://{self.address}{_COUNT}", timeout=10) as response:
             return int(json.load(response))
 
 

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+from imgsim_assets.demo.loopback import open_loopback
+
 HOST = "127.0.0.1"
 PORT = 8931
 ADDRESS = f"{HOST}:{PORT}"
@@ -54,7 +56,7 @@ def serving(folder: Path) -> Iterator[None]:
 def _is_served() -> bool:
     request = urllib.request.Request(f"http://{ADDRESS}/", method="HEAD")
     try:
-        with urllib.request.urlopen(request, timeout=2) as response:
+        with open_loopback(request, timeout=2) as response:
             return str(response.headers.get("Server", "")).startswith(_NAME)
     except OSError:
         return False

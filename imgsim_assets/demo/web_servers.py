@@ -7,11 +7,12 @@ import signal
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+
+from imgsim_assets.demo.loopback import open_loopback
 
 SERVE_PORT = 8400
 _HOST = "127.0.0.1"
@@ -90,7 +91,7 @@ def _wait(running: Mapping[str, subprocess.Popen[bytes]], urls: Mapping[str, str
 
 def _answers(url: str, path: str) -> bool:
     try:
-        with urllib.request.urlopen(f"{url}/{path}", timeout=2):
+        with open_loopback(f"{url}/{path}", timeout=2):
             return True
     except OSError:
         return False

@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import pickle
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, ClassVar, Literal
+from urllib.request import build_opener, install_opener
 
 import numpy as np
 import pytest
@@ -590,10 +592,14 @@ def _input_of_the_classifier(model: nn.Module, batch: torch.Tensor) -> NDArray[n
 
 
 @pytest.fixture
-def without_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def without_network(tmp_path: Path) -> Iterator[Path]:
     """Torch's download folder, empty; downloads fail on a closed port."""
-    for name in ("http_proxy", "https_proxy"):
-        monkeypatch.setenv(name, "http://127.0.0.1:9")
-    monkeypatch.delenv("no_proxy", raising=False)
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    return tmp_path / "torch"
+    with pytest.MonkeyPatch.context() as environment:
+        for name in ("http_proxy", "https_proxy"):
+            environment.setenv(name, "http://127.0.0.1:9")
+        environment.delenv("no_proxy", raising=False)
+        environment.setenv("TORCH_HOME", str(tmp_path / "torch"))
+        # urlopen keeps the proxies of its first call while the process lives.
+        install_opener(build_opener())
+        yield tmp_path / "torch"
+    install_opener(build_opener())

@@ -8,6 +8,7 @@ from collections import Counter
 
 import pytest
 
+from imgsim_assets.demo.loopback import open_loopback
 from imgsim_assets.index.stage import index_table, open_index
 from imgsim_assets.service.catalog_index import IndexCache
 from imgsim_assets.storage.pinned import PinnedStore
@@ -34,7 +35,7 @@ def test_no_request_is_lost_while_indexes_are_reloaded(served: Store) -> None:
         while not is_done.is_set():
             request = urllib.request.Request(f"{server.url}/api/query/products", body, headers)
             try:
-                with urllib.request.urlopen(request, timeout=30) as response:
+                with open_loopback(request, timeout=30) as response:
                     answer = json.load(response)
                 answers.append((answer["version"], len(answer["neighbors"])))
             except (OSError, ValueError) as error:
@@ -93,7 +94,7 @@ def test_damaged_index_is_a_clear_error_and_the_rest_is_served(served: Store) ->
         headers = {"Content-Type": "application/json"}
         request = urllib.request.Request(f"{server.url}/api/query/products", body, headers)
         with pytest.raises(urllib.error.HTTPError) as raised:
-            urllib.request.urlopen(request, timeout=30)
+            open_loopback(request, timeout=30)
         detail = json.load(raised.value)["detail"]
         raised.value.close()
 
@@ -119,13 +120,13 @@ def test_store_that_cannot_be_listed_is_reported_and_tried_again(
 
 
 def _version(server: Served) -> int:
-    with urllib.request.urlopen(f"{server.url}/api/results", timeout=30) as response:
+    with open_loopback(f"{server.url}/api/results", timeout=30) as response:
         return int(json.load(response)["catalogs"][0]["index"]["version"])
 
 
 def _status(server: Served, path: str) -> int:
     try:
-        with urllib.request.urlopen(server.url + path, timeout=30) as response:
+        with open_loopback(server.url + path, timeout=30) as response:
             return int(response.status)
     except urllib.error.HTTPError as error:
         error.close()

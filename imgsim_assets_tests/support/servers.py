@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from imgsim_assets.demo.loopback import open_loopback
 from imgsim_assets_tests.support.projects import Project
 
 T = TypeVar("T")
@@ -186,7 +187,7 @@ class Servers:
             json.dumps({"query": query, "variables": variables}).encode(),
             {"Content-Type": "application/json"},
         )
-        with urllib.request.urlopen(request, timeout=60) as response:
+        with open_loopback(request, timeout=60) as response:
             answer = json.load(response)
         assert "errors" not in answer, answer
         return answer["data"]
