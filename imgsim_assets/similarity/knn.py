@@ -32,21 +32,21 @@ def nearest(
 
     Rows that the left input leaves out have no neighbors.
     """
-    neighbors = _Nearest.none(k, inputs.left.unique.minimum(min_similarity))
+    neighbors = Nearest.none(k, inputs.left.unique.minimum(min_similarity))
     prefilter = choose_for_knn(inputs, k, neighbors.min_similarity)
     max_pairs = max_candidates(memory_budget)
 
     def search(block: RowBlock) -> None:
-        buffer = _CandidateBuffer(inputs, neighbors, block.rows, max_pairs)
+        buffer = CandidateBuffer(inputs, neighbors, block.rows, max_pairs)
         for tile in block.tiles:
             cutoffs = buffer.cutoffs
-            score_cutoffs = _rounded_down(cutoffs - prefilter.error)
+            score_cutoffs = rounded_down(cutoffs - prefilter.error)
             # Before any candidate, the k best of a tile make a better cutoff than a low one.
             budget = _MAX_CANDIDATES_PER_ENTRY * k * len(tile.scores)
             if tile.column == 0 and tile.count_at_least(score_cutoffs) > budget:
                 cutoffs = np.maximum(cutoffs, _kth_lower_bound(tile, inputs, prefilter, k))
-                score_cutoffs = _rounded_down(cutoffs - prefilter.error)
-            product_cutoffs = _rounded_down(cutoffs - inputs.error)
+                score_cutoffs = rounded_down(cutoffs - prefilter.error)
+            product_cutoffs = rounded_down(cutoffs - inputs.error)
             for i, j in tile.hits(score_cutoffs[:, None], max_pairs):
                 if prefilter.projection is None:
                     products = tile.scores[i - tile.row, j - tile.column]
@@ -80,19 +80,19 @@ def _kth_lower_bound(tile: Tile, inputs: InputPair, prefilter: Prefilter, k: int
     return bound.astype(np.float64) - inputs.error
 
 
-def _rounded_down(cutoffs: Doubles) -> Floats:
+def rounded_down(cutoffs: Doubles) -> Floats:
     """Cutoffs for float32 scores, never above the given ones."""
     return np.nextafter(cutoffs.astype(np.float32), np.float32(-2))
 
 
-class _CandidateBuffer:
+class CandidateBuffer:
     """Candidates by their float32 products, until those worth a float64 cosine are known.
 
     Most early candidates are beaten by later ones. Only those that may still be among the k
     nearest when all columns have been seen are scored in float64.
     """
 
-    def __init__(self, inputs: InputPair, neighbors: _Nearest, rows: slice, max_pairs: int) -> None:
+    def __init__(self, inputs: InputPair, neighbors: Nearest, rows: slice, max_pairs: int) -> None:
         self._inputs, self._rows, self._max_pairs = inputs, rows, max_pairs
         self._neighbors = neighbors.rows(rows)
         self._pending: list[tuple[Indices, Indices, Floats]] = []
@@ -137,7 +137,7 @@ class _CandidateBuffer:
     def _prune(self) -> None:
         remaining = []
         for i, j, products in self._pending:
-            cutoffs = _rounded_down(self.cutoffs[i - self._rows.start] - self._inputs.error)
+            cutoffs = rounded_down(self.cutoffs[i - self._rows.start] - self._inputs.error)
             passed = products >= cutoffs
             remaining.append((i[passed], j[passed], products[passed]))
         self._pending = remaining
@@ -152,7 +152,7 @@ class _CandidateBuffer:
 
 
 @dataclass(frozen=True)
-class _Nearest:
+class Nearest:
     """The k nearest references so far, in order; -1 and -inf where there are fewer.
 
     `index` and `similarity` are (n, k); `min_similarity` (n,) is the minimum of each query.
@@ -163,14 +163,14 @@ class _Nearest:
     min_similarity: Doubles
 
     @classmethod
-    def none(cls, k: int, min_similarity: Doubles) -> _Nearest:
+    def none(cls, k: int, min_similarity: Doubles) -> Nearest:
         """No references yet."""
         shape = (len(min_similarity), k)
         return cls(np.full(shape, -1, dtype=np.int64), np.full(shape, -np.inf), min_similarity)
 
-    def rows(self, rows: slice) -> _Nearest:
+    def rows(self, rows: slice) -> Nearest:
         """A view of some queries; what is inserted into it is inserted here."""
-        return _Nearest(self.index[rows], self.similarity[rows], self.min_similarity[rows])
+        return Nearest(self.index[rows], self.similarity[rows], self.min_similarity[rows])
 
     @property
     def cutoffs(self) -> Doubles:
@@ -214,10 +214,10 @@ class _Nearest:
             index[~below] = references.first[index[~below]]
         return index, similarity
 
-    def _expand_references(self, references: UniqueRows, max_pairs: int) -> _Nearest:
+    def _expand_references(self, references: UniqueRows, max_pairs: int) -> Nearest:
         """The k nearest rows, from the k nearest unique rows, which cover them all."""
         k = self.index.shape[1]
-        expanded = _Nearest.none(k, self.min_similarity)
+        expanded = Nearest.none(k, self.min_similarity)
         # No more than k duplicates of a row can be among the k nearest.
         capped = references.at_most(k)
         queries = UniqueRows(*(np.arange(len(self.index) + extra) for extra in (0, 0, 1)))
