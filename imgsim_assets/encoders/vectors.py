@@ -43,6 +43,8 @@ _DIM = "dim"
 REBUILDS = "vector_rebuilds"
 # Vectors that are copied from another catalog in one append.
 _MAX_COPIED_BYTES = 32 * 2**20
+# Sorts after every hex digit.
+_AFTER_DIGITS = "~"
 
 
 @dataclass(frozen=True)
@@ -260,14 +262,38 @@ class VectorTable:
         found = list(self._frames(set(ordered)))
         return _select(ordered, pl.concat(found, how="diagonal_relaxed"))
 
-    def read_parts(self, images: Iterable[str]) -> Iterator[VectorRows]:
-        """The vectors of some images (sha256), each once, one file of vectors at a time.
+    def read_rows(
+        self, images: pl.Series
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+        """The vectors of some images, one file of vectors at a time.
+
+        Holds 21 bytes for each image beside the file.
+
+        Args:
+            images: (n,) sha256, the same one any number of times.
+
+        Yields:
+            Positions (p,) in `images` and their vectors (p, d); each position once, in no order.
 
         Raises:
             StoreError: as `read` does, after the parts that were found.
         """
-        for frame in self._frames(set(images)):
-            yield _vector_rows(frame)
+        commit = self.table.latest()
+        wanted = _WantedImages(images)
+        try:
+            for file in reversed(vector_files(commit) if commit is not None else []):
+                if not wanted.may_be_in(file):
+                    continue
+                if not len(wanted.find(self.table.read_file(file.keys)[SHA256])[0]):
+                    continue
+                frame = self.table.read_file(file.rows)
+                rows, positions = wanted.find(frame[SHA256])
+                wanted.missing[rows] = False
+                yield rows, _vectors(frame)[positions]
+        except CorruptFileError as error:
+            raise self._damaged(commit, error) from error
+        if wanted.missing.any():
+            raise self._lacking(images.filter(pl.Series(wanted.missing)).n_unique())
 
     def _frames(self, missing: set[str]) -> Iterator[pl.DataFrame]:
         commit = self.table.latest()
@@ -277,14 +303,18 @@ class VectorTable:
             except CorruptFileError as error:
                 raise self._damaged(commit, error) from error
         if missing:
-            self.begin_generation()
-            raise StoreError(
-                f"{self.table.name} lacks the vectors of {len(missing)} images; materialize "
-                f"{self._name}/embeddings again"
-            )
+            raise self._lacking(len(missing))
 
-    def _damaged(self, commit: Commit, error: CorruptFileError) -> StoreError:
-        self._drop_damaged(commit)
+    def _lacking(self, count: int) -> StoreError:
+        self.begin_generation()
+        return StoreError(
+            f"{self.table.name} lacks the vectors of {count} images; materialize "
+            f"{self._name}/embeddings again"
+        )
+
+    def _damaged(self, commit: Commit | None, error: CorruptFileError) -> StoreError:
+        if commit is not None:
+            self._drop_damaged(commit)
         return StoreError(
             f"{error}; its vectors are dropped: materialize {self._name}/embeddings again"
         )
@@ -385,6 +415,39 @@ class VectorTable:
         self.append(concat_rows(copied), flags=flags)
 
 
+class _WantedImages:
+    """Images (n,) whose vectors are read.
+
+    Attributes:
+        missing: (n,) whose vectors have not been found yet.
+    """
+
+    def __init__(self, images: pl.Series) -> None:
+        self.missing = np.ones(len(images), dtype=bool)
+        self._order = images.arg_sort().to_numpy()
+        # The strings themselves are not copied.
+        self._ordered = images.gather(self._order)
+
+    def may_be_in(self, file: VectorFile) -> bool:
+        """Whether the prefix of a file allows one of the missing images."""
+        start = self._ordered.search_sorted(file.prefix, "left")
+        stop = self._ordered.search_sorted(f"{file.prefix}{_AFTER_DIGITS}", "left")
+        return bool(self.missing[self._order[start:stop]].any())
+
+    def find(self, keys: pl.Series) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Which missing images are among some keys: their row numbers, and positions in keys."""
+        start, stop = (
+            self._ordered.search_sorted(keys, side).to_numpy().astype(np.int64)
+            for side in ("left", "right")
+        )
+        counts = stop - start
+        positions = np.repeat(np.arange(len(keys)), counts)
+        within = np.arange(len(positions)) - np.repeat(np.cumsum(counts) - counts, counts)
+        rows = self._order[start[positions] + within].astype(np.int64)
+        found = self.missing[rows]
+        return rows[found], positions[found]
+
+
 def vectors_digest(images: pl.DataFrame, fingerprint: str, rebuild_count: int) -> str:
     """A data version of images (id, image, sha256): which one has which vector of which encoder."""
     # A count of 0 is left out, so that data versions of intact tables do not depend on it.
@@ -416,8 +479,11 @@ def _select(ordered: Sequence[str], frame: pl.DataFrame) -> VectorRows:
 
 
 def _vector_rows(frame: pl.DataFrame) -> VectorRows:
-    vectors = np.ascontiguousarray(frame["vector"].to_numpy(), dtype=np.float32)
-    return VectorRows(frame[SHA256].to_list(), vectors, frame["norm"].to_numpy())
+    return VectorRows(frame[SHA256].to_list(), _vectors(frame), frame["norm"].to_numpy())
+
+
+def _vectors(frame: pl.DataFrame) -> NDArray[np.float32]:
+    return np.ascontiguousarray(frame["vector"].to_numpy(), dtype=np.float32)
 
 
 def _frame(rows: VectorRows) -> pl.DataFrame:

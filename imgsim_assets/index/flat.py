@@ -2,30 +2,42 @@
 
 FAISS ids are 64-bit numbers. Every image of an item gets the next number when it is added; numbers
 are never reused. A table of number, id, image and sha256 is stored beside the index file.
+
+The file is mapped into memory for searches. Vectors are read from it in parts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+import weakref
+from collections.abc import Iterator
+from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import faiss
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from imgsim_assets.catalog.image_key import IMAGE
 from imgsim_assets.errors import StoreError
-
-NUMBER = "number"
-ENTRIES_SCHEMA = {NUMBER: pl.Int64, "id": pl.String, IMAGE: pl.Int32, "sha256": pl.String}
-_KEY = ["id", IMAGE]
+from imgsim_assets.index.entries import NUMBER
 
 Floats = NDArray[np.float32]
+Indices = NDArray[np.int64]
 
 # Two neighbors whose similarities differ by less count as equally near.
 _RECALL_TOLERANCE = 1e-5
+# Bytes of vectors that are read at once.
+_BYTES_PER_PART = 8 * 2**20
+
+
+class Layout(NamedTuple):
+    """Where a file has its vectors: their numbers (n,), and where each begins, in file order."""
+
+    numbers: Indices
+    offsets: Indices
 
 
 class FlatIndex:
@@ -38,56 +50,37 @@ class FlatIndex:
     kind = "flat"
     file_type: ClassVar[Any] = faiss.IndexIDMap2
 
-    def __init__(self, index: Any, entries: pl.DataFrame, next_number: int) -> None:
+    def __init__(self, index: Any, path: Path, entries: pl.DataFrame, next_number: int) -> None:
         self._index = index
-        self._positions_by_number: NDArray[np.int64] | None = None
+        self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        weakref.finalize(self, os.close, self._file)
         self.entries = entries
         self.next_number = next_number
 
     @classmethod
-    def empty(cls, dim: int) -> FlatIndex:
-        """An index without images, for vectors of width `dim`."""
-        index = faiss.IndexIDMap2(faiss.IndexFlatIP(dim))
-        return cls(index, pl.DataFrame(schema=ENTRIES_SCHEMA), 0)
-
-    @classmethod
-    def load(
-        cls, path: Path, entries: pl.DataFrame, next_number: int, *, mapped: bool = False
-    ) -> Self:
-        """Open an index file.
+    def load(cls, path: Path, entries: pl.DataFrame, next_number: int) -> Self:
+        """Open an index file, which may be deleted while it is open.
 
         Args:
-            path: the file.
+            path: the file, whose checksum was verified: FAISS would read behind the end of a
+                truncated one.
             entries: (number, id, image, sha256) of its vectors.
             next_number: the number of the next image that is added.
-            mapped: whether the vectors stay in the file, which is mapped into memory. The index
-                must not be changed then.
 
         Raises:
             StoreError: when the file is not an index of this type, or holds other images
                 than the entries.
         """
         try:
-            index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC if mapped else 0)
+            index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
         except RuntimeError as error:
             raise StoreError(f"{path} is not a FAISS index: {error}") from error
         if not isinstance(index, cls.file_type):
             raise StoreError(f"{path} is a {type(index).__name__}, not {cls.file_type.__name__}")
-        loaded = cls(index, entries, next_number)
+        loaded = cls(index, path, entries, next_number)
         if not np.array_equal(np.sort(loaded._numbers()), entries[NUMBER].sort().to_numpy()):
             raise StoreError(f"{path} holds other images than its table of entries")
         return loaded
-
-    def save(self, path: Path) -> None:
-        """Write the index file (not the entries).
-
-        Raises:
-            OSError: when the disk is full, for example.
-        """
-        try:
-            faiss.write_index(self._index, str(path))
-        except RuntimeError as error:
-            raise OSError(f"FAISS cannot write {path}: {str(error).splitlines()[0]}") from error
 
     @property
     def dim(self) -> int:
@@ -97,65 +90,7 @@ class FlatIndex:
     def __len__(self) -> int:
         return int(self._index.ntotal)
 
-    def keep(self, entries: pl.DataFrame) -> None:
-        """Keep the vectors of some entries only, as images that may have other places now.
-
-        Args:
-            entries: (number, id, image, sha256) with numbers of this index.
-        """
-        removed = self.entries.join(entries, on=NUMBER, how="anti")[NUMBER].to_numpy()
-        if len(removed):
-            self._index.remove_ids(removed)
-        self.entries = entries.select(list(ENTRIES_SCHEMA)).sort(_KEY)
-        self._positions_by_number = None
-
-    def add(self, images: pl.DataFrame, vectors: Floats) -> None:
-        """Add images.
-
-        Args:
-            images: (id, image, sha256) of n images.
-            vectors: (n, dim) float32 unit vectors.
-
-        Raises:
-            StoreError: for an image (id, image) that is in the index already, which FAISS would
-                accept.
-        """
-        self.add_parts(images, [(np.arange(images.height), vectors)])
-
-    def add_parts(
-        self, images: pl.DataFrame, parts: Iterable[tuple[NDArray[np.int64], Floats]]
-    ) -> None:
-        """Add images whose vectors come in parts, of which one is held at a time.
-
-        Args:
-            images: (id, image, sha256) of n images, which get their numbers in this order.
-            parts: row numbers of `images` (p,) and their vectors (p, dim), each row once.
-
-        Raises:
-            StoreError: as `add` does.
-        """
-        keys = images.select(_KEY)
-        if keys.is_duplicated().any() or keys.join(self.entries, on=_KEY, how="semi").height:
-            raise StoreError("an image is added to the index twice")
-        if not images.height:
-            return
-        self._reserve(images.height)
-        numbers = np.arange(self.next_number, self.next_number + images.height, dtype=np.int64)
-        for rows, vectors in parts:
-            self._index.add_with_ids(np.ascontiguousarray(vectors, dtype=np.float32), numbers[rows])
-        self.next_number += images.height
-        added = images.select(pl.Series(NUMBER, numbers), *_KEY, "sha256")
-        self.entries = pl.concat([self.entries, added]).sort(_KEY)
-        self._positions_by_number = None
-
-    def _reserve(self, count: int) -> None:
-        """Allocate the memory of more vectors, which would otherwise move while it grows."""
-        flat: Any = faiss.downcast_index(self._index.index)
-        size = flat.codes.size()
-        flat.codes.resize(size + count * flat.code_size)
-        flat.codes.resize(size)  # the capacity stays
-
-    def search(self, queries: Floats, k: int) -> tuple[NDArray[np.int64], Floats]:
+    def search(self, queries: Floats, k: int) -> tuple[Indices, Floats]:
         """The k images of greatest inner product for each query.
 
         Args:
@@ -170,11 +105,9 @@ class FlatIndex:
             none = np.full((len(queries), k), -1, dtype=np.int64)
             return none, np.full((len(queries), k), -np.inf, dtype=np.float32)
         similarity, numbers = self._index.search(np.ascontiguousarray(queries, np.float32), k)
-        return self._positions()[numbers], similarity
+        return self._positions[numbers], similarity
 
-    def range_search(
-        self, queries: Floats, threshold: float
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64], Floats]:
+    def range_search(self, queries: Floats, threshold: float) -> tuple[Indices, Indices, Floats]:
         """Every image whose inner product with a query is at least the threshold.
 
         Args:
@@ -191,7 +124,7 @@ class FlatIndex:
         limits, similarity, numbers = self._index.range_search(xq, radius)
         counts = limits[1:].astype(np.int64) - limits[:-1].astype(np.int64)
         query = np.repeat(np.arange(len(queries)), counts)
-        positions = self._positions()[numbers]
+        positions = self._positions[numbers]
         order = np.lexsort((positions, -similarity, query))
         return query[order], positions[order], similarity[order]
 
@@ -208,18 +141,20 @@ class FlatIndex:
         Returns:
             The mean recall, from 0 to 1; 1.0 for an index of fewer than two images.
         """
-        vectors = self.vectors()
         sampled = np.sort(np.random.default_rng(seed).permutation(len(self))[:sample])
         k = min(k, len(self) - 1)
         if k < 1:
             return 1.0
-        queries = vectors[sampled]
-        exact = queries @ vectors.T
-        exact[np.arange(len(sampled)), sampled] = -np.inf
-        kth = -np.partition(-exact, k - 1, axis=1)[:, k - 1]
+        queries = self.vectors_at(sampled)
+        greatest = np.full((len(sampled), k), -np.inf, dtype=np.float32)
+        for part, vectors in self.parts():
+            products = queries @ vectors.T
+            products[sampled[:, None] == part] = -np.inf
+            both = np.concatenate([greatest, products], axis=1)
+            greatest = -np.partition(-both, k - 1, axis=1)[:, :k]
         positions, similarity = self.search(queries, k + 1)
         correct = (positions >= 0) & (positions != sampled[:, None])
-        correct &= similarity >= kth[:, None] - _RECALL_TOLERANCE
+        correct &= similarity >= greatest.min(axis=1)[:, None] - _RECALL_TOLERANCE
         return float(np.minimum(correct.sum(axis=1), k).mean() / k)
 
     @property
@@ -229,32 +164,76 @@ class FlatIndex:
 
     def vectors(self) -> Floats:
         """All vectors (n, dim), in the order of `entries`."""
-        stored = self._stored()
-        row = np.empty(self.next_number, dtype=np.int64)
-        row[self._numbers()] = np.arange(len(self))
-        ordered: Floats = stored[row[self.entries[NUMBER].to_numpy()]]
-        return ordered
-
-    def vectors_at(self, positions: NDArray[np.int64]) -> Floats:
-        """The vectors (n, dim) at some positions in `entries`."""
-        numbers = self.entries[NUMBER].gather(positions).to_numpy()
-        vectors: Floats = self._index.reconstruct_batch(np.ascontiguousarray(numbers))
+        vectors = np.empty((len(self), self.dim), dtype=np.float32)
+        for positions, part in self.parts():
+            vectors[positions] = part
         return vectors
 
-    def _positions(self) -> NDArray[np.int64]:
+    def parts(self) -> Iterator[tuple[Indices, Floats]]:
+        """All vectors, at most 8 MiB of them at once, in the order of the file.
+
+        Yields:
+            Positions in `entries` (p,) and the vectors (p, dim).
+        """
+        for numbers, vectors in self.numbered_parts():
+            yield self._positions[numbers], vectors
+
+    def numbered_parts(self, chosen: Indices | None = None) -> Iterator[tuple[Indices, Floats]]:
+        """The vectors of some numbers, by default of all, as `parts` but with their numbers."""
+        numbers, offsets = self._layout()
+        if chosen is not None:
+            is_chosen = np.zeros(self.next_number, dtype=bool)
+            is_chosen[chosen] = True
+            rows = is_chosen[numbers]
+            numbers, offsets = numbers[rows], offsets[rows]
+        rows_per_part = max(1, _BYTES_PER_PART // (4 * self.dim))
+        for run in contiguous_runs(offsets, 4 * self.dim):
+            for start in range(run.start, run.stop, rows_per_part):
+                stop = min(start + rows_per_part, run.stop)
+                vectors = np.empty((stop - start, self.dim), dtype=np.float32)
+                self._read_into(vectors, int(offsets[start]))
+                yield numbers[start:stop], vectors
+
+    def vectors_at(self, positions: Indices) -> Floats:
+        """The vectors (n, dim) at some positions in `entries`."""
+        vectors = np.empty((len(positions), self.dim), dtype=np.float32)
+        for row, offset in enumerate(self._offsets[positions].tolist()):
+            self._read_into(vectors[row : row + 1], offset)
+        return vectors
+
+    @cached_property
+    def _positions(self) -> Indices:
         """Positions in `entries` by number; FAISS's -1 for no result stays -1."""
-        if self._positions_by_number is None:
-            position = np.full(self.next_number + 1, -1, dtype=np.int64)
-            position[self.entries[NUMBER].to_numpy()] = np.arange(self.entries.height)
-            self._positions_by_number = position
-        return self._positions_by_number
+        positions = np.full(self.next_number + 1, -1, dtype=np.int64)
+        positions[self.entries[NUMBER].to_numpy()] = np.arange(self.entries.height)
+        return positions
 
-    def _stored(self) -> Floats:
-        """The vectors in the order of `_numbers`; overwritten when the index changes."""
-        flat: Any = faiss.downcast_index(self._index.index)
-        stored: Floats = faiss.rev_swig_ptr(flat.get_xb(), len(self) * self.dim)
-        return stored.reshape(len(self), self.dim)
+    @cached_property
+    def _offsets(self) -> Indices:
+        """Where the file has each vector, by position in `entries`."""
+        numbers, of_numbers = self._layout()
+        offsets = np.empty(len(self), dtype=np.int64)
+        offsets[self._positions[numbers]] = of_numbers
+        return offsets
 
-    def _numbers(self) -> NDArray[np.int64]:
-        numbers: NDArray[np.int64] = faiss.vector_to_array(self._index.id_map)
+    def _read_into(self, vectors: Floats, offset: int) -> None:
+        if os.preadv(self._file, [vectors.view(np.uint8).data], offset) != vectors.nbytes:
+            raise StoreError("the index file was truncated while it was open")
+
+    def _layout(self) -> Layout:
+        # The file ends with the vectors, the count of the numbers and the numbers.
+        numbers = self._numbers()
+        width = 4 * self.dim
+        end = os.fstat(self._file).st_size - 8 * (len(numbers) + 1)
+        return Layout(numbers, end - width * np.arange(len(numbers), 0, -1))
+
+    def _numbers(self) -> Indices:
+        numbers: Indices = faiss.vector_to_array(self._index.id_map)
         return numbers
+
+
+def contiguous_runs(offsets: Indices, width: int) -> Iterator[slice]:
+    """The slices of ascending offsets that follow each other at a distance of `width`."""
+    starts = np.flatnonzero(np.diff(offsets, prepend=-2 * width) != width).tolist()
+    for start, stop in pairwise([*starts, len(offsets)]):
+        yield slice(start, stop)

@@ -7,20 +7,17 @@ is measured on them (`FlatIndex.recall`) and checked.
 from __future__ import annotations
 
 import math
-import threading
+import os
 from typing import Any, ClassVar
 
 import faiss
 import numpy as np
-import polars as pl
-from numpy.typing import NDArray
 
-from imgsim_assets.index.flat import FlatIndex, Floats
+from imgsim_assets.index.flat import FlatIndex, Floats, Indices, Layout
 
-# FAISS's types do not name it.
-_DIRECT_MAP: Any = vars(faiss)["DirectMap"]
-# The minimum of training vectors for each list that FAISS asks for.
-_VECTORS_PER_LIST = 39
+# The minimum of training vectors for each list that FAISS asks for, and how many are used at most.
+_MIN_TRAINING = 39
+_MAX_TRAINING = 64
 # An index is retrained when it has fewer lists than a new one would, by more than this factor.
 _RETRAIN_FACTOR = 4
 
@@ -31,56 +28,41 @@ class IvfIndex(FlatIndex):
     kind = "ivf"
     file_type: ClassVar[Any] = faiss.IndexIVFFlat
 
-    def __init__(self, index: Any, entries: pl.DataFrame, next_number: int) -> None:
-        super().__init__(index, entries, next_number)
-        self._map_lock = threading.Lock()
-
-    @classmethod
-    def trained(cls, vectors: Floats, nprobe: int) -> IvfIndex:
-        """An empty index whose centroids are trained on vectors.
-
-        It has 4 sqrt(n) lists, or fewer where n is too small to train as many.
-
-        Args:
-            vectors: (n, dim) float32, at least one.
-            nprobe: how many of the nearest lists a search scans.
-        """
-        lists = _lists(len(vectors))
-        dim = vectors.shape[1]
-        index = faiss.IndexIVFFlat(faiss.IndexFlatIP(dim), dim, lists, faiss.METRIC_INNER_PRODUCT)
-        # Unit centroids: a vector is in the list of the centroid of greatest cosine.
-        index.cp.spherical = True
-        index.cp.seed = 1
-        index.train(np.ascontiguousarray(vectors, dtype=np.float32))
-        trained = cls(index, FlatIndex.empty(dim).entries, 0)
-        trained.nprobe = nprobe
-        return trained
-
     @property
     def nprobe(self) -> int:
         """How many lists a search scans."""
         return int(self._index.nprobe)
 
-    @nprobe.setter
-    def nprobe(self, nprobe: int) -> None:
-        self._index.nprobe = min(nprobe, int(self._index.nlist))
-
     @property
     def needs_retraining(self) -> bool:
         """Whether the number of images has grown enough to train the index again."""
-        return _lists(len(self)) > _RETRAIN_FACTOR * int(self._index.nlist)
+        return list_count(len(self)) > _RETRAIN_FACTOR * int(self._index.nlist)
 
-    def vectors_at(self, positions: NDArray[np.int64]) -> Floats:
-        """The vectors (n, dim) at some positions in `entries`."""
-        with self._map_lock:
-            if self._index.direct_map.type == _DIRECT_MAP.NoMap:
-                self._index.set_direct_map_type(_DIRECT_MAP.Hashtable)
-        return super().vectors_at(positions)
+    @property
+    def quantizer(self) -> Any:
+        """A FAISS index of the centroids of the lists."""
+        return faiss.clone_index(self._index.quantizer)
 
-    def _reserve(self, count: int) -> None:
-        """Lists grow one by one."""
+    def lists_by_number(self) -> Indices:
+        """The list of each number, (next_number,); -1 for numbers that are gone."""
+        lists = np.full(self.next_number, -1, dtype=np.int64)
+        lists[self._numbers()] = np.repeat(np.arange(self._index.nlist), self._list_sizes())
+        return lists
 
-    def _numbers(self) -> NDArray[np.int64]:
+    def _list_sizes(self) -> Indices:
+        lists: Any = self._index.invlists
+        return np.array([lists.list_size(at) for at in range(lists.nlist)], dtype=np.int64)
+
+    def _layout(self) -> Layout:
+        # The file ends with the lists: of each the vectors, and then the numbers.
+        numbers, sizes = self._numbers(), self._list_sizes()
+        width = 4 * self.dim
+        begin = os.fstat(self._file).st_size - (width + 8) * len(numbers)
+        first = np.cumsum(sizes) - sizes
+        in_earlier_lists = np.repeat(first, sizes)
+        return Layout(numbers, begin + width * np.arange(len(numbers)) + 8 * in_earlier_lists)
+
+    def _numbers(self) -> Indices:
         lists: Any = self._index.invlists
         parts = [
             faiss.rev_swig_ptr(lists.get_ids(at), lists.list_size(at)).copy()
@@ -89,18 +71,29 @@ class IvfIndex(FlatIndex):
         ]
         return np.concatenate([np.empty(0, np.int64), *parts])
 
-    def _stored(self) -> Floats:
-        lists: Any = self._index.invlists
-        parts = [
-            faiss.rev_swig_ptr(lists.get_codes(at), lists.list_size(at) * lists.code_size)
-            .view(np.float32)
-            .reshape(-1, self.dim)
-            .copy()
-            for at in range(lists.nlist)
-            if lists.list_size(at)
-        ]
-        return np.concatenate([np.empty((0, self.dim), np.float32), *parts])
+
+def list_count(vectors: int) -> int:
+    """The lists of a new index of so many vectors: 4 sqrt(n), or as many as they can train."""
+    return max(1, min(4 * math.isqrt(vectors), vectors // _MIN_TRAINING))
 
 
-def _lists(count: int) -> int:
-    return max(1, min(4 * math.isqrt(count), count // _VECTORS_PER_LIST))
+def training_count(vectors: int) -> int:
+    """How many of so many vectors train an index."""
+    return min(vectors, _MAX_TRAINING * list_count(vectors))
+
+
+def trained_quantizer(training: Floats, lists: int) -> Any:
+    """A FAISS index of the centroids of lists.
+
+    Args:
+        training: (n, dim) float32, at least one.
+        lists: how many.
+    """
+    dim = training.shape[1]
+    quantizer = faiss.IndexFlatIP(dim)
+    index = faiss.IndexIVFFlat(quantizer, dim, lists, faiss.METRIC_INNER_PRODUCT)
+    # Unit centroids: a vector is in the list of the centroid of greatest cosine.
+    index.cp.spherical = True
+    index.cp.seed = 1
+    index.train(np.ascontiguousarray(training, dtype=np.float32))
+    return quantizer

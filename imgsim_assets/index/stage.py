@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from imgsim_assets.catalog.image_key import IMAGE
 from imgsim_assets.download.status import OK
@@ -19,6 +19,7 @@ from imgsim_assets.encoders.recorded import ENCODER, FINGERPRINT
 from imgsim_assets.encoders.table import embeddings_table, latest_embeddings
 from imgsim_assets.encoders.vectors import REBUILDS, VectorTable, vectors_digest
 from imgsim_assets.errors import StoreError
+from imgsim_assets.index.entries import IMAGES, NO_ENTRIES, EntriesUpdate, update_entries
 from imgsim_assets.index.settings import IndexSettings
 from imgsim_assets.progress import Log, silent
 from imgsim_assets.storage.commit import Commit, PendingCommit
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 INDEX = "index"
 METRIC = "cosine"
 FLAT = IndexSettings()
-_IMAGES = ["id", IMAGE, "sha256"]
 # An ivf index becomes flat only when the items are fewer than three quarters of min_items, so
 # that a catalog of about that size does not change its kind back and forth.
 _HYSTERESIS = 4
@@ -93,8 +93,9 @@ def embedded_images(store: Store, name: str) -> tuple[Commit, pl.DataFrame]:
             f"the shards of {name}/embeddings were made by {len(fingerprints)} different "
             "encoders; materialize every shard of the embeddings with the current one"
         )
-    rows = embeddings_table(store, name).read(commit).filter(pl.col("status") == OK)
-    return commit, rows.select(_IMAGES).sort("id", IMAGE)
+    table = embeddings_table(store, name)
+    rows = table.read(commit, columns=[*IMAGES, "status"]).filter(pl.col("status") == OK)
+    return commit, rows.select(IMAGES).sort("id", IMAGE)
 
 
 class IndexStage:
@@ -136,17 +137,15 @@ class IndexStage:
             REBUILDS: vectors.rebuild_count or None,
         }
         same = latest is not None and all(latest.properties.get(k) == v for k, v in recipe.items())
-        changes = _Changes()
-        rebuilt = False
+        changes, is_rebuilt = None, False
         if latest is not None and same and _is_current(self.table, latest, images):
             commit = latest
         else:
             index = _open_or_none(self.table, latest, self._log) if same else None
-            rebuilt = index is None
-            if index is None:
-                index = _empty(vectors, images, recipe)
-            changes = _update(index, images, vectors)
-            commit = _commit(self.table, index, embeddings, latest, recipe)
+            is_rebuilt = index is None
+            before = (index.entries, index.next_number) if index is not None else (NO_ENTRIES, 0)
+            changes = update_entries(*before, images)
+            commit = self._write(index, changes, vectors, embeddings, latest, recipe)
         file = commit.file_with_role(INDEX)
         return IndexReport(
             version=commit.version,
@@ -155,10 +154,10 @@ class IndexStage:
             images=commit.rows,
             kind=commit.properties["kind"],
             dim=commit.properties["dim"],
-            added=changes.added,
-            removed=changes.removed,
-            moved=changes.moved,
-            rebuilt=rebuilt,
+            added=changes.added.height if changes is not None else 0,
+            removed=changes.removed if changes is not None else 0,
+            moved=changes.moved if changes is not None else 0,
+            rebuilt=is_rebuilt,
             seconds=time.monotonic() - started,
             bytes=file.bytes if file else 0,
             changed=commit != latest,
@@ -168,39 +167,51 @@ class IndexStage:
             fingerprint=commit.properties[FINGERPRINT],
         )
 
+    def _write(
+        self,
+        index: FlatIndex | None,
+        changes: EntriesUpdate,
+        vectors: VectorTable,
+        embeddings: Commit,
+        latest: Commit | None,
+        recipe: Mapping[str, Any],
+    ) -> Commit:
+        """Write and commit the file and the entries of an updated or a new index."""
+        from imgsim_assets.index.build import write_index
 
-@dataclass(frozen=True)
-class _Changes:
-    """How many images were added to an index, removed from it, and moved within their item."""
+        with tempfile.TemporaryDirectory(prefix="imgsim-") as folder:
+            path = Path(folder) / "index.faiss"
+            dim = write_index(path, index, changes, vectors, recipe["nprobe"])
+            file = self.table.upload(path, role=INDEX)
+        entries = changes.entries
+        pending = PendingCommit(
+            [file, self.table.write_rows(entries)],
+            inputs={"embeddings": embeddings.version},
+            properties={
+                **recipe,
+                "metric": METRIC,
+                "dim": dim,
+                "items": entries["id"].n_unique(),
+                "next_number": changes.next_number,
+                ENCODER: embeddings.properties[ENCODER],
+            },
+        )
+        commit = self.table.commit(partial(_unless_committed, pending, latest))
+        if commit is None:
+            raise AssertionError("an index is always committed the first time")
+        return commit
 
-    added: int = 0
-    removed: int = 0
-    moved: int = 0
 
-
-def _update(index: FlatIndex, images: pl.DataFrame, vectors: VectorTable) -> _Changes:
-    """Make an index hold exactly some images (id, image, sha256).
-
-    A vector stays where its item still has the image, under whichever number.
-    """
-    gone = index.entries.join(images, on=_IMAGES, how="anti")
-    added = images.join(index.entries, on=_IMAGES, how="anti", maintain_order="left")
-    # An item may have an image twice, under two URLs.
-    same = ["id", "sha256", "occurrence"]
-    occurrence = pl.col(IMAGE).rank("ordinal").over("id", "sha256").alias("occurrence")
-    moved = (
-        gone.with_columns(occurrence)
-        .drop(IMAGE)
-        .join(added.with_columns(occurrence), on=same, how="inner")
-        .select(index.entries.columns)
-    )
-    if gone.height:
-        stays = index.entries.join(images, on=_IMAGES, how="semi")
-        index.keep(pl.concat([stays, moved]))
-    added = added.join(moved, on=_IMAGES, how="anti", maintain_order="left")
-    if added.height:
-        index.add_parts(added, _parts_of(vectors, added["sha256"]))
-    return _Changes(added.height, gone.height - moved.height, moved.height)
+def _unless_committed(
+    pending: PendingCommit, read: Commit | None, newest: Commit | None
+) -> PendingCommit | None:
+    """The pending commit, unless another run has committed a newer index, or the same one."""
+    if newest is None or newest == read:
+        return pending
+    if newest.inputs["embeddings"] > pending.inputs["embeddings"]:
+        return None
+    is_same = [file.sha256 for file in newest.files] == [file.sha256 for file in pending.files]
+    return None if is_same and newest.properties == pending.properties else pending
 
 
 def rebuild_count(index: Commit) -> int:
@@ -214,32 +225,21 @@ def vectors_of(vectors: VectorTable, sha256: pl.Series) -> Floats:
     Holds one file of vectors at a time beside the result.
     """
     result = np.empty((0, 0), dtype=np.float32)
-    for rows, part in _parts_of(vectors, sha256):
+    for rows, part in vectors.read_rows(sha256):
         if not result.size:
             result = np.empty((len(sha256), part.shape[1]), dtype=np.float32)
         result[rows] = part
     return result
 
 
-def _parts_of(
-    vectors: VectorTable, sha256: pl.Series
-) -> Iterator[tuple[NDArray[np.int64], Floats]]:
-    """The vectors of images, a file at a time: positions in `sha256` (p,), vectors (p, dim)."""
-    wanted = sha256.rename("sha256").to_frame().with_row_index("row")
-    for part in vectors.read_parts(sha256.unique().to_list()):
-        found = pl.DataFrame({"sha256": part.sha256}).with_row_index("at")
-        rows = wanted.join(found, on="sha256", how="inner", maintain_order="left")
-        yield rows["row"].to_numpy().astype(np.int64), part.vectors[rows["at"].to_numpy()]
-
-
-def open_index(store: Store, name: str, *, mapped: bool = False) -> tuple[Commit, FlatIndex]:
+def open_index(store: Store, name: str) -> tuple[Commit, FlatIndex]:
     """The latest index commit of a catalog and its index, the file verified.
+
+    The file, or a temporary copy of a remote one, is mapped into memory, which processes share.
 
     Args:
         store: the store of the catalog.
         name: the catalog.
-        mapped: whether the file stays on disk and is mapped into memory, which processes share.
-            The index can then be searched, but not changed.
 
     Raises:
         StoreError: when there is none.
@@ -249,10 +249,10 @@ def open_index(store: Store, name: str, *, mapped: bool = False) -> tuple[Commit
     commit = table.latest()
     if commit is None:
         raise StoreError(f"{name}/index has no version yet; materialize it first")
-    return commit, _open(table, commit, mapped=mapped)
+    return commit, _open(table, commit)
 
 
-def _open(table: Table, commit: Commit, *, mapped: bool = False) -> FlatIndex:
+def _open(table: Table, commit: Commit) -> FlatIndex:
     from imgsim_assets.index.flat import FlatIndex
     from imgsim_assets.index.ivf import IvfIndex
 
@@ -261,15 +261,9 @@ def _open(table: Table, commit: Commit, *, mapped: bool = False) -> FlatIndex:
     if file is None:
         raise StoreError(f"table {table.name} version {commit.version} lists no index file")
     entries = table.read(commit)
-    if mapped:
-        # A mapped file stays readable when it is deleted.
-        with table.local_copy(file) as local:
-            return kind.load(local, entries, commit.properties["next_number"], mapped=True)
-    with tempfile.TemporaryDirectory(prefix="imgsim-") as folder:
-        path = Path(folder) / "index.faiss"
-        # FAISS would load a flipped byte without an error: it gets verified bytes only.
-        path.write_bytes(table.read_bytes(file))
-        return kind.load(path, entries, commit.properties["next_number"])
+    # FAISS would load a flipped byte without an error: it gets verified files only.
+    with table.local_copy(file) as local:
+        return kind.load(local, entries, commit.properties["next_number"])
 
 
 def _same_kind(latest: Commit | None) -> IndexSettings:
@@ -293,7 +287,7 @@ def _is_current(table: Table, latest: Commit, images: pl.DataFrame) -> bool:
     if latest.rows != images.height:
         return False
     # Only this stage can rebuild a damaged index, so it verifies every byte.
-    return table.verify_checksums(latest) and table.read(latest, columns=_IMAGES).equals(images)
+    return table.verify_checksums(latest) and table.read(latest, columns=IMAGES).equals(images)
 
 
 def _open_or_none(table: Table, latest: Commit | None, log: Log) -> FlatIndex | None:
@@ -306,59 +300,3 @@ def _open_or_none(table: Table, latest: Commit | None, log: Log) -> FlatIndex | 
         return None
     # An index that was built without images has no vector width.
     return index if len(index) and not index.needs_retraining else None
-
-
-def _empty(vectors: VectorTable, images: pl.DataFrame, recipe: Mapping[str, Any]) -> FlatIndex:
-    from imgsim_assets.index.flat import FlatIndex
-    from imgsim_assets.index.ivf import IvfIndex
-
-    if not images.height:
-        return FlatIndex.empty(1)
-    if recipe["kind"] == IvfIndex.kind:
-        # Each distinct vector once, in the order of its sha256.
-        training = vectors_of(vectors, images["sha256"].unique().sort())
-        return IvfIndex.trained(training, recipe["nprobe"])
-    return FlatIndex.empty(vectors.read(images["sha256"].head(1).to_list()).vectors.shape[1])
-
-
-def _commit(
-    table: Table,
-    index: FlatIndex,
-    embeddings: Commit,
-    latest: Commit | None,
-    recipe: Mapping[str, Any],
-) -> Commit:
-    with tempfile.TemporaryDirectory(prefix="imgsim-") as folder:
-        path = Path(folder) / "index.faiss"
-        index.save(path)
-        stored = table.upload(path, role=INDEX)
-    entries = table.write_rows(index.entries)
-
-    pending = PendingCommit(
-        [stored, entries],
-        inputs={"embeddings": embeddings.version},
-        properties={
-            **recipe,
-            "metric": METRIC,
-            "dim": index.dim,
-            "items": index.entries["id"].n_unique(),
-            "next_number": index.next_number,
-            ENCODER: embeddings.properties[ENCODER],
-        },
-    )
-
-    def change(newest: Commit | None) -> PendingCommit | None:
-        if newest is not None and newest != latest:
-            is_newer = newest.inputs["embeddings"] > embeddings.version
-            contents = [file.sha256 for file in newest.files]
-            if is_newer or (
-                contents == [file.sha256 for file in pending.files]
-                and newest.properties == pending.properties
-            ):
-                return None  # another run has committed a newer index, or the same one
-        return pending
-
-    commit = table.commit(change)
-    if commit is None:
-        raise AssertionError("an index is always committed the first time")
-    return commit

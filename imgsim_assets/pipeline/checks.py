@@ -200,7 +200,7 @@ def self_recall(index: FlatIndex, sample_size: int) -> CheckResult:
     sampled = np.sort(np.random.default_rng(0).permutation(len(index))[:sample_size])
     not_found = 0
     if len(sampled):
-        positions, similarities = index.search(index.vectors()[sampled], 1)
+        positions, similarities = index.search(index.vectors_at(sampled), 1)
         sha256 = index.entries["sha256"].to_list()
         not_found = sum(
             sha256[nearest] != sha256[query] and not similarity >= 1 - _SELF_TOLERANCE

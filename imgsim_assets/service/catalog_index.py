@@ -167,7 +167,7 @@ class IndexCache:
             return next((one for one in opened if one.commit == commit), None)
 
     def _open(self, store: Store, catalog: str) -> CatalogIndex:
-        commit, index = open_index(store, catalog, mapped=True)
+        commit, index = open_index(store, catalog)
         opened = CatalogIndex(commit, index)
         if len(index):
             # The first search would otherwise prepare what all of them use.

@@ -174,7 +174,7 @@ def from_index(store: Store, name: str) -> tuple[Commit, Items]:
         StoreError: when there is none.
         CorruptFileError: when the index file is damaged.
     """
-    commit, index = open_index(store, name, mapped=True)
+    commit, index = open_index(store, name)
     return commit, Items(index.entries.select(_KEYS), index.vectors())
 
 

@@ -59,6 +59,9 @@ _MISSING = "is missing although a commit lists it"
 # Small enough that reading a range of keys from a sorted file does not read all of it.
 _ROW_GROUP_SIZE = 4096
 
+# A larger file is verified in parts.
+_SMALL_FILE = 8 * 2**20
+
 # The first and the last key, both included.
 KeyRange = tuple[str, str]
 Frame = TypeVar("Frame", pl.DataFrame, pl.LazyFrame)
@@ -327,6 +330,18 @@ class Table:
             self._check_digest(file, digest)
             yield local
 
+    def verify(self, file: DataFile) -> None:
+        """Check a file's checksum; at most 8 MiB of it are in memory at once.
+
+        Raises:
+            CorruptFileError: The file is missing or does not match its checksum.
+        """
+        if file.bytes <= _SMALL_FILE:
+            self.read_bytes(file)
+            return
+        with self.local_copy(file):
+            pass
+
     def _check_digest(self, file: DataFile, digest: str) -> None:
         if digest != file.sha256:
             raise self._corrupt(file, "does not match its committed checksum")
@@ -366,7 +381,7 @@ class Table:
         """Whether every file of a commit (of one shard) exists and matches its checksum."""
         try:
             for file in commit.files if shard is None else commit.files_of_shard(shard):
-                self.read_bytes(file)
+                self.verify(file)
         except CorruptFileError:
             return False
         return True

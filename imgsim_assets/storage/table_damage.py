@@ -101,10 +101,11 @@ class _Inspection:
 
     def _problem(self, file: DataFile) -> str:
         try:
-            data = self._table.read_bytes(file)
+            self._table.verify(file)
         except CorruptFileError as error:
             return str(error)
-        if len(data) != file.bytes:
+        entry = self._store.files.stat(f"{self._name}/{file.path}")
+        if entry is None or entry.size != file.bytes:
             return f"{self._store.url}/{self._name}/{file.path} has another size than its commit"
         return ""
 

@@ -1,40 +1,40 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 import pytest
 
+from imgsim_assets.encoders.vectors import VectorTable
 from imgsim_assets.errors import StoreError
-from imgsim_assets.index.flat import FlatIndex
-from imgsim_assets.index.ivf import IvfIndex
+from imgsim_assets.index.entries import NO_ENTRIES
+from imgsim_assets.index.ivf import IvfIndex, list_count, training_count
 from imgsim_assets.index.settings import IndexSettings
 from imgsim_assets.index.stage import IndexStage, open_index
+from imgsim_assets.index.writer import write_flat
 from imgsim_assets.storage.store import Store
 from imgsim_assets_tests.support.catalogs import THUMBNAIL, embed_shards, fill, indexed, tiny
-from imgsim_assets_tests.support.vectors import Floats, families, noise
+from imgsim_assets_tests.support.index_files import Content, updated, vector_table
+from imgsim_assets_tests.support.vectors import families, noise
 
-IMAGES = {"id": pl.String, "image": pl.Int32, "sha256": pl.String}
 ROWS = families(1200, 16, seed=1)
+KEYS = [(f"i{row:05d}", 0) for row in range(2000)]
 
 
-def _filled(nprobe: int, rows: Floats = ROWS) -> IvfIndex:
-    index = IvfIndex.trained(rows, nprobe)
-    _add(index, rows, range(len(rows)))
-    return index
+@pytest.fixture(scope="module")
+def vectors(tmp_path_factory: pytest.TempPathFactory) -> VectorTable:
+    """The vectors of ROWS."""
+    return vector_table(tmp_path_factory.mktemp("store"), ROWS)
 
 
-def _add(index: FlatIndex, rows: Floats, numbers: range) -> None:
-    ids = [f"i{number:05d}" for number in numbers]
-    images = pl.DataFrame({"id": ids, "image": [0] * len(ids), "sha256": ids}, schema=IMAGES)
-    index.add(images, rows[list(numbers)])
+def _content(rows: Iterable[int]) -> Content:
+    return {KEYS[row]: row for row in rows}
 
 
-@pytest.mark.parametrize("make", [_filled, lambda nprobe: _flat()], ids=["ivf", "flat"])
-def test_ivf_with_all_probes_equals_brute_force(make: object) -> None:
-    index: FlatIndex = make(10_000)  # type: ignore[operator]
+@pytest.mark.parametrize("nprobe", [10_000, None], ids=["ivf", "flat"])
+def test_ivf_with_all_probes_equals_brute_force(vectors: VectorTable, nprobe: int | None) -> None:
+    index = updated(None, vectors, _content(range(1200)), nprobe)
     scores = ROWS[:50] @ ROWS.T
 
     _, similarity = index.search(ROWS[:50], 10)
@@ -49,65 +49,70 @@ def test_ivf_with_all_probes_equals_brute_force(make: object) -> None:
     np.testing.assert_array_equal(np.lexsort((positions, -products, query)), np.arange(len(query)))
 
 
-def test_range_search_threshold_is_inclusive() -> None:
-    rows = np.array([[1, 0, 0, 0], [0.5, 0.5, 0.5, 0.5]], np.float32)
-    index = FlatIndex.empty(4)
-    _add(index, rows, range(2))
+@pytest.mark.parametrize("nprobe", [10_000, None], ids=["ivf", "flat"])
+def test_updated_index_has_the_vectors_of_its_images(
+    vectors: VectorTable, nprobe: int | None
+) -> None:
+    index = updated(None, vectors, _content(range(1000)), nprobe)
+    rows = [row for row in range(1200) if row % 3]
 
-    assert index.range_search(rows[:1], 0.5)[1].tolist() == [0, 1]
-    assert index.range_search(rows[:1], 0.5001)[1].tolist() == [0]
+    index = updated(index, vectors, _content(rows), nprobe)
 
-
-def test_ivf_keeps_the_vectors_of_items_that_are_not_removed(tmp_path: Path) -> None:
-    index = _filled(10_000)
-    gone = index.entries["id"].gather_every(3)
-
-    index.keep(index.entries.filter(~pl.col("id").is_in(gone.implode())))
-    index.save(tmp_path / "index.faiss")
-    index = IvfIndex.load(tmp_path / "index.faiss", index.entries, index.next_number)
-
-    left = np.array([int(item[1:]) for item in index.entries["id"].to_list()])
-    assert not set(gone) & set(index.entries["id"])
-    np.testing.assert_array_equal(index.vectors(), ROWS[left])
-    positions, _ = index.search(ROWS[left[:40]], 1)
-    np.testing.assert_allclose(
-        (index.vectors()[positions[:, 0]] * ROWS[left[:40]]).sum(axis=1), 1, atol=1e-6
+    np.testing.assert_array_equal(index.vectors(), ROWS[rows])
+    np.testing.assert_array_equal(
+        index.vectors_at(np.array([5, 0, 700, 5])), ROWS[np.array(rows)[[5, 0, 700, 5]]]
     )
+    assert index.vectors_at(np.empty(0, np.int64)).shape == (0, 16)
+    positions, similarity = index.search(ROWS[rows[-40:]], 1)
+    np.testing.assert_allclose(similarity[:, 0], 1, atol=1e-6)
+    np.testing.assert_array_equal(index.vectors_at(positions[:, 0]), ROWS[rows[-40:]])
 
 
-def test_recall_rises_with_nprobe() -> None:
+def test_recall_rises_with_nprobe(tmp_path: Path) -> None:
     rows = noise(2000, 24, seed=2)
-    recalls = [_filled(nprobe, rows).recall(sample=200) for nprobe in (1, 8, 10_000)]
+    table, content = vector_table(tmp_path, rows), _content(range(2000))
+    recalls = [updated(None, table, content, nprobe).recall(sample=200) for nprobe in (1, 8, 9999)]
 
     assert recalls == sorted(recalls)
     assert recalls[0] < 0.9
     assert recalls[2] == 1.0
-    assert _flat().recall(sample=100) == 1.0
+    assert updated(None, table, content).recall(sample=100) == 1.0
 
 
-def test_recall_of_a_single_item_is_one() -> None:
-    index = IvfIndex.trained(ROWS[:1], 4)
-    _add(index, ROWS, range(1))
+def test_recall_does_not_depend_on_the_parts(
+    vectors: VectorTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = updated(None, vectors, _content(range(1200)), 1)
+    recall = index.recall(sample=100)
+    monkeypatch.setattr("imgsim_assets.index.flat._BYTES_PER_PART", 7 * 64)
 
-    assert index.recall() == 1.0
+    assert 0 < recall < 1
+    assert index.recall(sample=100) == recall
 
 
-def test_ivf_needs_retraining_after_large_growth() -> None:
-    index = IvfIndex.trained(ROWS[:60], 4)
-    _add(index, ROWS, range(60))
+def test_recall_of_a_single_item_is_one(vectors: VectorTable) -> None:
+    assert updated(None, vectors, _content(range(1)), 4).recall() == 1.0
+
+
+def test_ivf_needs_retraining_after_large_growth(vectors: VectorTable) -> None:
+    index = updated(None, vectors, _content(range(60)), 4)
     assert not index.needs_retraining
 
-    _add(index, ROWS, range(60, 1200))
+    grown = updated(index, vectors, _content(range(1200)), 4)
 
-    assert index.needs_retraining
+    assert grown.needs_retraining
+
+
+def test_sample_that_trains_grows_with_the_lists() -> None:
+    assert [training_count(count) for count in (1, 39, 60_000)] == [1, 39, 60_000]
+    assert training_count(1_000_000) == 64 * list_count(1_000_000) == 256_000
 
 
 def test_flat_file_is_rejected_as_ivf(tmp_path: Path) -> None:
-    flat = _flat()
-    flat.save(tmp_path / "index.faiss")
+    write_flat(tmp_path / "index.faiss", 4, 0, [])
 
     with pytest.raises(StoreError, match="is a IndexIDMap2, not IndexIVFFlat"):
-        IvfIndex.load(tmp_path / "index.faiss", flat.entries, flat.next_number)
+        IvfIndex.load(tmp_path / "index.faiss", NO_ENTRIES, 0)
 
 
 def test_index_kind_follows_the_settings(store: Store) -> None:
@@ -174,30 +179,3 @@ def test_ivf_is_updated_incrementally(store: Store) -> None:
     _, index = open_index(store, "shop")
     assert index.entries["id"].to_list() == sorted(f"i{seed}" for seed in range(2, 12))
     assert (report.added, report.removed, report.rebuilt) == (4, 2, False)
-
-
-def _flat() -> FlatIndex:
-    index = FlatIndex.empty(ROWS.shape[1])
-    _add(index, ROWS, range(len(ROWS)))
-    return index
-
-
-@pytest.mark.parametrize("make", [lambda: _filled(10_000), lambda: _flat()], ids=["ivf", "flat"])
-def test_mapped_index_equals_the_loaded_one_after_its_file_is_gone(
-    make: Callable[[], FlatIndex], tmp_path: Path
-) -> None:
-    index = make()
-    index.keep(index.entries.filter(pl.col("number") % 7 != 3))
-    path = tmp_path / "index.faiss"
-    index.save(path)
-
-    mapped = type(index).load(path, index.entries, index.next_number, mapped=True)
-    path.unlink()
-
-    for found, expected in zip(
-        mapped.search(ROWS[:50], 5), index.search(ROWS[:50], 5), strict=True
-    ):
-        np.testing.assert_array_equal(found, expected)
-    positions = np.array([5, 0, 700, 5])
-    np.testing.assert_array_equal(mapped.vectors_at(positions), index.vectors()[positions])
-    assert mapped.vectors_at(positions[:0]).shape == (0, 16)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from imgsim_assets.encoders.table import SCHEMA, embeddings_table
 from imgsim_assets.encoders.vectors import VectorRows, VectorTable
 from imgsim_assets.errors import CorruptFileError, StoreError
-from imgsim_assets.index.flat import FlatIndex, Floats
+from imgsim_assets.index.flat import Floats
 from imgsim_assets.index.stage import (
     IndexReport,
     IndexStage,
@@ -126,17 +126,14 @@ def test_one_file_of_vectors_is_held_at_a_time(
     files = len(list(VectorTable(store, "products", ENCODER).parts()))
     assert files == 3
     seen: list[int] = []
-    add_parts = FlatIndex.add_parts
+    read_rows = VectorTable.read_rows
 
-    def noted(index: FlatIndex, images: pl.DataFrame, parts: Any) -> None:
-        def count() -> Iterator[Any]:
-            for rows, vectors in parts:
-                seen.append(len(vectors))
-                yield rows, vectors
+    def noted(table: VectorTable, images: pl.Series) -> Iterator[Any]:
+        for rows, vectors in read_rows(table, images):
+            seen.append(len(vectors))
+            yield rows, vectors
 
-        add_parts(index, images, count())
-
-    monkeypatch.setattr(FlatIndex, "add_parts", noted)
+    monkeypatch.setattr(VectorTable, "read_rows", noted)
 
     assert IndexStage(store, "products").run().images == len(IDS)
     _assert_holds(store, content)
