@@ -85,10 +85,14 @@ _ENDED = {"COMPLETED_SUCCESS", "COMPLETED_FAILED", "CANCELED", "FAILED", "COMPLE
 
 @dataclass
 class Servers:
-    """A daemon and a web server, each a process group that can be killed and started again."""
+    """A daemon and a web server, each a process group that can be killed and started again.
+
+    `home` is the text of their dagster.yaml.
+    """
 
     project: Project
     environment: Mapping[str, str] = field(default_factory=dict)
+    home: str = _HOME
     _running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     _orphaned_groups: list[int] = field(default_factory=list)
     _port: int = 0
@@ -100,7 +104,7 @@ class Servers:
 
     def prepare(self) -> None:
         """Write the configuration of the home, and the workspace."""
-        (self.project.home / "dagster.yaml").write_text(_HOME)
+        (self.project.home / "dagster.yaml").write_text(self.home)
         self.project.write("workspace.yaml", _WORKSPACE.format(self.project.package))
 
     def start(self) -> None:

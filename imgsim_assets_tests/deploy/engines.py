@@ -1,0 +1,93 @@
+"""The engines of deploy/dagster/ on this machine, with two workers that can be killed."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import socket
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from imgsim_assets_tests.deploy.files import DEPLOY
+
+Command = Sequence[str | Path]
+
+
+@dataclass(frozen=True)
+class Engine:
+    """The processes of an engine.
+
+    Attributes:
+        variables: those of its `dagster.yaml`.
+        servers: commands by name, which start first.
+        workers: commands by name; each has a slot for one run.
+        port: where the servers answer once they are ready.
+    """
+
+    variables: Mapping[str, str] = field(default_factory=dict)
+    servers: Mapping[str, Command] = field(default_factory=dict)
+    workers: Mapping[str, Command] = field(default_factory=dict)
+    port: int | None = None
+
+
+def local(_: Path) -> Engine:
+    """Runs are processes of the code location."""
+    return Engine()
+
+
+def ray(folder: Path) -> Engine:
+    """A head node without cores, and two nodes with one core each."""
+    pytest.importorskip("ray")
+    pytest.importorskip("dagster_ray")
+    port, dashboard, *agents = _free_ports(5)
+    # Nodes of one machine differ in their ports only. The path of a socket may be 107 bytes long.
+    common = ("--block", "--node-ip-address=127.0.0.1", "--object-store-memory=80000000")
+    head = (
+        *(_program("ray"), "start", "--head", *common, f"--port={port}", "--num-cpus=0"),
+        *("--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}"),
+        *(f"--dashboard-agent-listen-port={agents[0]}", f"--temp-dir={folder}"),
+    )
+    workers = {
+        f"worker{number}": (
+            *(_program("ray"), "start", f"--address=127.0.0.1:{port}", *common, "--num-cpus=1"),
+            f"--dashboard-agent-listen-port={agents[1 + number]}",
+        )
+        for number in range(2)
+    }
+    variables = {
+        "RAY_DASHBOARD_URL": f"http://127.0.0.1:{dashboard}",
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
+    return Engine(variables, {"head": head}, workers, dashboard)
+
+
+def celery(folder: Path) -> Engine:
+    """A redis server and two workers."""
+    pytest.importorskip("dagster_celery")
+    server = shutil.which("redis-server")
+    if server is None:
+        pytest.skip("redis is not installed (apt-get install redis-server)")
+    (port,) = _free_ports(1)
+    redis = (server, "--port", str(port), "--bind", "127.0.0.1", "--dir", folder, "--save", "")
+    worker = (
+        *(_program("dagster-celery"), "worker", "start", "-A", "dagster_celery.app"),
+        *("-y", DEPLOY / "celery_worker.yaml", "--", "--pool", "solo"),
+    )
+    variables = {"CELERY_BROKER_URL": f"redis://127.0.0.1:{port}/0"}
+    return Engine(variables, {"redis": redis}, {"worker0": worker, "worker1": worker}, port)
+
+
+def _program(name: str) -> Path:
+    return Path(sys.executable).with_name(name)
+
+
+def _free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        opened = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in opened:
+            each.bind(("127.0.0.1", 0))
+        return [int(each.getsockname()[1]) for each in opened]
