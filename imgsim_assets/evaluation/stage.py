@@ -314,7 +314,7 @@ def _rows_of(items: Items, images: pl.DataFrame) -> Items:
     """The rows of some images, in their order."""
     numbered = items.keys.with_row_index("row")
     rows = images.join(numbered, on=images.columns, how="left", maintain_order="left")["row"]
-    return Items(images, items.vectors[rows.to_numpy()])
+    return Items(images, items.blocks.take(rows.to_numpy().astype(np.int64)))
 
 
 def _different_pairs(sample: Items) -> NDArray[np.float32]:

@@ -232,23 +232,32 @@ def vectors_of(vectors: VectorTable, sha256: pl.Series) -> Floats:
     return result
 
 
-def open_index(store: Store, name: str) -> tuple[Commit, FlatIndex]:
-    """The latest index commit of a catalog and its index, the file verified.
+def latest_index(store: Store, name: str) -> Commit:
+    """The latest index commit of a catalog; StoreError when there is none."""
+    commit = index_table(store, name).latest()
+    if commit is None:
+        raise StoreError(f"{name}/index has no version yet; materialize it first")
+    return commit
+
+
+def open_index(
+    store: Store, name: str, *, version: int | None = None
+) -> tuple[Commit, FlatIndex]:
+    """An index commit of a catalog and its index, the file verified.
 
     The file, or a temporary copy of a remote one, is mapped into memory, which processes share.
 
     Args:
         store: the store of the catalog.
         name: the catalog.
+        version: of the index; the latest by default.
 
     Raises:
         StoreError: when there is none.
         CorruptFileError: when the index file is damaged.
     """
     table = index_table(store, name)
-    commit = table.latest()
-    if commit is None:
-        raise StoreError(f"{name}/index has no version yet; materialize it first")
+    commit = latest_index(store, name) if version is None else table.at(version)
     return commit, _open(table, commit)
 
 

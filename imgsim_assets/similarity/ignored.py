@@ -125,7 +125,10 @@ def ignored_images(
     masks = [items.keys["sha256"].is_in(list(listed.sha256)).to_numpy() for _, _, items in catalogs]
     if settings.min_similarity is None:
         return [*masks]
-    near = [items.vectors[mask] for (_, _, items), mask in zip(catalogs, masks, strict=True)]
+    near = [
+        items.blocks.rows(np.flatnonzero(mask))
+        for (_, _, items), mask in zip(catalogs, masks, strict=True)
+    ]
     held = set().union(*(items.keys["sha256"] for _, _, items in catalogs))
     files = sorted(listed.files.keys() - held)
     if files and held:
@@ -135,9 +138,10 @@ def ignored_images(
         return [*masks]
     left = JoinInput.of(np.concatenate(examples), "the listed images")
     for (_, _, items), mask in zip(catalogs, masks, strict=True):
-        if len(items):
-            _, rows, _ = pairs_above(InputPair.of(left, items.join_input), settings.min_similarity)
-            mask[rows] = True
+        for start, block in items.blocks.blocks():
+            inputs = InputPair.of(left, JoinInput.of(block, "vectors"))
+            _, rows, _ = pairs_above(inputs, settings.min_similarity)
+            mask[start + rows] = True
     return [*masks]
 
 

@@ -7,6 +7,7 @@ and a number for the others. Ids hold no control characters, so keys sort by id 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -17,9 +18,10 @@ from numpy.typing import NDArray
 from imgsim_assets.encoders.recorded import FINGERPRINT
 from imgsim_assets.encoders.vectors import REBUILDS, VectorTable
 from imgsim_assets.images.orientation import ORIENTATIONS
-from imgsim_assets.index.stage import embedded_images, open_index, vectors_of
+from imgsim_assets.index.stage import embedded_images, index_table, latest_index, open_index
 from imgsim_assets.similarity.cosine import Floats, Indices
 from imgsim_assets.similarity.join_input import JoinInput
+from imgsim_assets.similarity.vector_blocks import Part, VectorBlocks
 from imgsim_assets.storage.commit import Commit
 from imgsim_assets.storage.store import Store
 
@@ -34,27 +36,43 @@ _SEPARATOR = "\0"
 _DIGITS = 4
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Items:
     """Images of items with their vectors.
 
-    `keys` has the columns id, image and sha256, and `vectors` is (n, d) float32 with unit rows, in
-    the same order: by id and image as they are read, by id and sha256 as they are compared.
+    `keys` has the columns id, image and sha256, and `blocks` are their unit vectors (n, d) in the
+    same order: by id and image as they are read, by id and sha256 as they are compared.
     `source` has all images that were read, where some are not compared: id, image, sha256 and, if
     any is left out, left_out, which says why. With `within`, keys have the column value, too. With
     `orientations`, each image has a row for each of its orientations, in their order.
     """
 
     keys: pl.DataFrame
-    vectors: Floats
+    blocks: VectorBlocks
     source: pl.DataFrame | None = None
+
+    def __init__(
+        self,
+        keys: pl.DataFrame,
+        vectors: Floats | VectorBlocks,
+        source: pl.DataFrame | None = None,
+    ) -> None:
+        """Vectors are an array (n, d), or are read when they are needed."""
+        blocks = vectors if isinstance(vectors, VectorBlocks) else VectorBlocks.of(vectors)
+        for name, value in (("keys", keys), ("blocks", blocks), ("source", source)):
+            object.__setattr__(self, name, value)
 
     def __len__(self) -> int:
         return self.keys.height
 
+    @property
+    def vectors(self) -> Floats:
+        """All vectors (n, d) at once, for few items."""
+        return self.blocks.all()
+
     @cached_property
     def join_input(self) -> JoinInput:
-        """The vectors, validated, with equal rows grouped."""
+        """All vectors, validated, with equal rows grouped, for few items."""
         return JoinInput.of(self.vectors, "vectors")
 
     @cached_property
@@ -105,7 +123,7 @@ class Items:
             return self
         count = len(ORIENTATIONS)
         keys = self.keys.gather_every(count).drop(ORIENTATION)
-        return Items(keys, self.vectors[::count], self.source)
+        return Items(keys, self.blocks.take(np.arange(0, len(self), count)), self.source)
 
     def values(self, mask: NDArray[np.bool_] | None) -> pl.DataFrame:
         """The numbers of the rows of a mask (n,), None for all, and their values."""
@@ -114,7 +132,8 @@ class Items:
 
     def where(self, mask: NDArray[np.bool_]) -> Items:
         """The rows of a mask (n,), in their order."""
-        return Items(self.keys.filter(pl.Series(mask)), self.vectors[mask], self.source)
+        rows = np.flatnonzero(mask)
+        return Items(self.keys.filter(pl.Series(mask)), self.blocks.take(rows), self.source)
 
 
 def row_keys(keys: pl.DataFrame) -> pl.DataFrame:
@@ -152,13 +171,47 @@ def turned_keys(keys: pl.DataFrame) -> pl.DataFrame:
     return rows.with_columns(pl.Series(ORIENTATION, numbers))
 
 
+@dataclass(frozen=True)
+class StoredVectors:
+    """The vectors of images (sha256) in the table of an encoder, read one file at a time."""
+
+    store: Store
+    name: str
+    fingerprint: str
+    sha256: pl.Series
+
+    def __call__(self) -> Iterator[Part]:
+        """All vectors, in parts; StoreError as of `VectorTable.read_rows`."""
+        yield from VectorTable(self.store, self.name, self.fingerprint).read_rows(self.sha256)
+
+
+@dataclass(frozen=True)
+class IndexedVectors:
+    """The vectors of a version of a catalog's index, in the order of its entries."""
+
+    store: Store
+    name: str
+    version: int
+
+    def __call__(self) -> Iterator[Part]:
+        """All vectors, in parts; CorruptFileError for a damaged file."""
+        _, index = open_index(self.store, self.name, version=self.version)
+        yield from index.parts()
+
+
 def with_vectors(store: Store, name: str, fingerprint: str, keys: pl.DataFrame) -> Items:
-    """Images (id, image, sha256; sorted by id) with their vectors of an encoder fingerprint."""
-    return Items(keys, vectors_of(VectorTable(store, name, fingerprint), keys["sha256"]))
+    """Images (id, image, sha256; sorted by id) with their vectors of an encoder fingerprint.
+
+    Vectors are read when they are needed, which raises StoreError for missing or damaged ones.
+    """
+    parts = StoredVectors(store, name, fingerprint, keys["sha256"])
+    return Items(keys, VectorBlocks.from_parts(keys.height, parts))
 
 
 def from_embeddings(store: Store, name: str) -> tuple[Commit, Items]:
     """The latest embeddings commit of a catalog, and its images, by id and image.
+
+    Vectors are read when they are needed, as of `with_vectors`.
 
     Raises:
         StoreError: when there is none, or when it mixes several encoders.
@@ -170,12 +223,16 @@ def from_embeddings(store: Store, name: str) -> tuple[Commit, Items]:
 def from_index(store: Store, name: str) -> tuple[Commit, Items]:
     """The latest index commit of a catalog, and its images, by id and image.
 
+    Vectors are read when they are needed, which raises CorruptFileError for a damaged index file.
+
     Raises:
         StoreError: when there is none.
-        CorruptFileError: when the index file is damaged.
+        CorruptFileError: when the table of its entries is damaged.
     """
-    commit, index = open_index(store, name)
-    return commit, Items(index.entries.select(_KEYS), index.vectors())
+    commit = latest_index(store, name)
+    keys = index_table(store, name).read(commit).select(_KEYS)
+    parts = IndexedVectors(store, name, commit.version)
+    return commit, Items(keys, VectorBlocks.from_parts(keys.height, parts))
 
 
 def vector_rebuilds(*counts: int) -> dict[str, list[int]]:

@@ -56,7 +56,7 @@ def compared(
     """
     if values is not None:
         keys = items.keys.join(values, on="id", how="left", maintain_order="left")
-        items = Items(keys, items.vectors)
+        items = Items(keys, items.blocks)
     has_several = items.max_images > 1
     image = pl.col("sha256")
     reasons = pl.lit(None, pl.String)
@@ -125,7 +125,8 @@ def _narrowed(items: Items, left_out: pl.Series) -> Items:
     if not is_compared.all():
         source = source.with_columns(left_out)
     rows = items.keys.with_row_index("row").filter(is_compared).sort("id", "sha256")
-    return Items(rows.drop("row"), items.vectors[rows["row"].to_numpy()], source)
+    numbers = rows["row"].to_numpy().astype(np.int64)
+    return Items(rows.drop("row"), items.blocks.take(numbers), source)
 
 
 def left_out_counts(*sides: Items) -> dict[str, int]:

@@ -87,7 +87,7 @@ def test_item_without_a_vector_is_an_error(store: Store) -> None:
     keys = pl.DataFrame({"id": ["a", "b"], "sha256": [sha256_of(tiny(1)), "0" * 64]})
 
     with pytest.raises(StoreError, match="lacks the vectors of 1 images; materialize shop/emb"):
-        items.with_vectors(store, "shop", PRINT, keys)
+        items.with_vectors(store, "shop", PRINT, keys).blocks.all()
 
 
 def test_damaged_index_is_rebuilt_by_the_next_run(store: Store) -> None:
@@ -98,7 +98,7 @@ def test_damaged_index_is_rebuilt_by_the_next_run(store: Store) -> None:
     assert file is not None
     flip_bit(store, table, file)
     with pytest.raises(CorruptFileError, match="materialize the asset again to rebuild it"):
-        items.from_index(store, "shop")
+        items.from_index(store, "shop")[1].blocks.all()
 
     IndexStage(store, "shop").run()
 

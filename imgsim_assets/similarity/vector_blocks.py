@@ -1,0 +1,240 @@
+"""Vectors that are read in blocks of rows, so that no step holds all of them in memory.
+
+Few vectors stay in memory. More are copied once, file by file, into a scratch file on the local
+disk, which is read by explicit ranges: pages of a mapped file would count as memory of the process.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imgsim_assets.similarity.cosine import Floats, Indices
+
+# Row numbers (p,) and their vectors (p, d): some rows of many.
+Part = tuple[Indices, Floats]
+# Reads all rows, in parts. It is called once by each process, and is pickled if another one is to.
+ReadParts = Callable[[], Iterator[Part]]
+
+# Vectors of so many bytes stay in memory.
+MAX_IN_MEMORY = 128 << 20
+# A block has at most so many rows, and vectors of so many bytes.
+MAX_BLOCK_ROWS = 1 << 16
+MAX_BLOCK_BYTES = 128 << 20
+# Rows of a scratch file are read with those between them, if these are not many more.
+_MAX_READ_PER_ROW = 4
+
+
+class VectorBlocks:
+    """Vectors (n, d) float32 by row number.
+
+    Nothing is read before a row is asked for. A pickled object has no vectors: the process that
+    unpickles it reads them anew.
+    """
+
+    def __init__(self, stored: _Rows, rows: Indices | None = None) -> None:
+        self._stored, self._rows = stored, rows
+
+    @classmethod
+    def of(cls, vectors: Floats) -> VectorBlocks:
+        """Vectors (n, d) in memory."""
+        return cls(_MemoryRows(vectors))
+
+    @classmethod
+    def from_parts(cls, count: int, parts: ReadParts) -> VectorBlocks:
+        """Vectors that are read when they are needed.
+
+        Args:
+            count: n.
+            parts: yields all rows, each once, in any order.
+        """
+        return cls(_LazyRows(count, parts))
+
+    def __len__(self) -> int:
+        return len(self._stored) if self._rows is None else len(self._rows)
+
+    @property
+    def dim(self) -> int:
+        """The width of a row; 0 where there are none."""
+        return self._stored.dim
+
+    @property
+    def block_rows(self) -> int:
+        """How many rows a block has, at least 1."""
+        return max(1, min(MAX_BLOCK_ROWS, MAX_BLOCK_BYTES // max(1, 4 * self.dim)))
+
+    def blocks(self) -> Iterator[tuple[int, Floats]]:
+        """All rows in blocks: the number of the first, and the vectors."""
+        for start in range(0, len(self), self.block_rows):
+            yield start, self.read(start, start + self.block_rows)
+
+    def read(self, start: int, stop: int) -> Floats:
+        """The rows from `start` to `stop`, or to the last."""
+        stop = min(stop, len(self))
+        if self._rows is None:
+            return self._stored.span(start, stop)
+        return self._stored.rows(self._rows[start:stop])
+
+    def rows(self, numbers: Indices) -> Floats:
+        """Some rows (p,), in any order."""
+        return self._stored.rows(numbers if self._rows is None else self._rows[numbers])
+
+    def all(self) -> Floats:
+        """All rows at once, for few of them."""
+        return self.read(0, len(self))
+
+    def take(self, numbers: Indices) -> VectorBlocks:
+        """Some rows (p,) as rows of their own; nothing is read."""
+        chosen = numbers if self._rows is None else self._rows[numbers]
+        return VectorBlocks(self._stored, chosen)
+
+
+class _Rows(Protocol):
+    """Where vectors are."""
+
+    def __len__(self) -> int: ...
+
+    @property
+    def dim(self) -> int: ...
+
+    def span(self, start: int, stop: int) -> Floats:
+        """The rows from `start` to `stop`."""
+
+    def rows(self, numbers: Indices) -> Floats:
+        """Some rows."""
+
+
+class _MemoryRows:
+    def __init__(self, vectors: Floats) -> None:
+        self._vectors = vectors
+
+    def __len__(self) -> int:
+        return len(self._vectors)
+
+    @property
+    def dim(self) -> int:
+        return int(self._vectors.shape[1])
+
+    def span(self, start: int, stop: int) -> Floats:
+        return self._vectors[start:stop]
+
+    def rows(self, numbers: Indices) -> Floats:
+        return self._vectors[numbers]
+
+
+class _ScratchRows:
+    """A file of rows in the folder for temporary files; it is deleted with the object."""
+
+    def __init__(self, count: int, dim: int) -> None:
+        self._count, self.dim = count, dim
+        self._file, path = tempfile.mkstemp(prefix="imgsim-", suffix=".vectors")
+        # The open file stays readable, and nothing is left behind by a process that is killed.
+        Path(path).unlink()
+        os.truncate(self._file, count * dim * 4)
+        weakref.finalize(self, os.close, self._file)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def write(self, rows: Indices, vectors: Floats) -> None:
+        """Store the vectors of some rows."""
+        if not len(rows):
+            return
+        order = np.argsort(rows, kind="stable")
+        rows = rows[order]
+        # Runs of neighboring rows are written at once.
+        starts = np.flatnonzero(np.diff(rows, prepend=-2) != 1)
+        for run in np.split(np.arange(len(rows)), starts[1:]):
+            data = np.ascontiguousarray(vectors[order[run]], dtype=np.float32)
+            _write(self._file, data, int(rows[run[0]]) * self.dim * 4)
+
+    def span(self, start: int, stop: int) -> Floats:
+        vectors = np.empty((max(0, stop - start), self.dim), dtype=np.float32)
+        _read(self._file, vectors, start * self.dim * 4)
+        return vectors
+
+    def rows(self, numbers: Indices) -> Floats:
+        vectors = np.empty((len(numbers), self.dim), dtype=np.float32)
+        order = np.argsort(numbers, kind="stable")
+        ordered = numbers[order]
+        # Rows that are far apart are read one by one, others together with those between them.
+        gaps = np.flatnonzero(np.diff(ordered) > _MAX_READ_PER_ROW) + 1
+        for run in np.split(np.arange(len(ordered)), gaps):
+            if len(run):
+                first, last = int(ordered[run[0]]), int(ordered[run[-1]])
+                vectors[order[run]] = self.span(first, last + 1)[ordered[run] - first]
+        return vectors
+
+
+class _LazyRows:
+    """Rows that are read on the first use, into memory or into a scratch file."""
+
+    def __init__(self, count: int, parts: ReadParts) -> None:
+        self._count, self._parts = count, parts
+        self._lock = threading.Lock()
+        self._stored: _Rows | None = None
+
+    def __len__(self) -> int:
+        return self._count
+
+    @property
+    def dim(self) -> int:
+        return self._open().dim if self._count else 0
+
+    def span(self, start: int, stop: int) -> Floats:
+        return self._open().span(start, stop)
+
+    def rows(self, numbers: Indices) -> Floats:
+        return self._open().rows(numbers)
+
+    def _open(self) -> _Rows:
+        with self._lock:
+            if self._stored is None:
+                self._stored = _filled(self._count, self._parts() if self._count else iter(()))
+            return self._stored
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _LazyRows, (self._count, self._parts)
+
+
+def _filled(count: int, parts: Iterator[Part]) -> _Rows:
+    memory: Floats | None = None
+    scratch: _ScratchRows | None = None
+    for rows, vectors in parts:
+        if memory is None and scratch is None:
+            dim = vectors.shape[1]
+            if count * dim * 4 <= MAX_IN_MEMORY:
+                memory = np.empty((count, dim), dtype=np.float32)
+            else:
+                scratch = _ScratchRows(count, dim)
+        if memory is not None:
+            memory[rows] = vectors
+        elif scratch is not None:
+            scratch.write(rows, vectors)
+    if scratch is not None:
+        return scratch
+    return _MemoryRows(np.empty((0, 0), dtype=np.float32) if memory is None else memory)
+
+
+def _write(file: int, data: NDArray[np.float32], offset: int) -> None:
+    view = data.data.cast("B")
+    while view:
+        written = os.pwrite(file, view, offset)
+        view, offset = view[written:], offset + written
+
+
+def _read(file: int, data: NDArray[np.float32], offset: int) -> None:
+    view = data.data.cast("B") if data.size else memoryview(b"")
+    while view:
+        count = os.preadv(file, [view], offset)
+        if not count:
+            raise EOFError("a scratch file of vectors has become shorter")
+        view, offset = view[count:], offset + count
