@@ -28,11 +28,8 @@ from benchmarks.features import Floats, bootstrapped, mobilenet_features, projec
 from imgsim_assets.similarity import threshold_join, top_k
 from imgsim_assets.similarity.items import Items
 from imgsim_assets.similarity.join_input import InputPair, JoinInput
-from imgsim_assets.similarity.neighbor_lists import (
-    CachedNeighborLists,
-    JoinSpec,
-    neighbor_lists,
-)
+from imgsim_assets.similarity.join_spec import JoinSpec
+from imgsim_assets.similarity.neighbor_lists import CachedNeighborLists, neighbor_lists
 from imgsim_assets.similarity.prefilter import Prefilter, choose_for_threshold
 from imgsim_assets.similarity.projection import fit
 from imgsim_assets.similarity.tiles import MEMORY_BUDGET, RowBlock, map_row_blocks

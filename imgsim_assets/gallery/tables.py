@@ -16,7 +16,7 @@ from imgsim_assets.gallery.pairs import (
     match_gallery,
 )
 from imgsim_assets.pipeline.group_members import group_members
-from imgsim_assets.similarity.neighbor_lists import MIN_COSINE
+from imgsim_assets.similarity.join_spec import MIN_COSINE
 from imgsim_assets.similarity.settings import CROSS_CATALOG_GROUPS
 from imgsim_assets.storage.commit import Commit
 from imgsim_assets.storage.store import Store

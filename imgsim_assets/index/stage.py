@@ -240,9 +240,7 @@ def latest_index(store: Store, name: str) -> Commit:
     return commit
 
 
-def open_index(
-    store: Store, name: str, *, version: int | None = None
-) -> tuple[Commit, FlatIndex]:
+def open_index(store: Store, name: str, *, version: int | None = None) -> tuple[Commit, FlatIndex]:
     """An index commit of a catalog and its index, the file verified.
 
     The file, or a temporary copy of a remote one, is mapped into memory, which processes share.

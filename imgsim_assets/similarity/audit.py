@@ -20,9 +20,9 @@ from imgsim_assets.similarity.audit_pairs import wrong_pairs, wrong_selection
 from imgsim_assets.similarity.audit_scores import TOLERANCE, ScoredItems, recorded_items, scores
 from imgsim_assets.similarity.evidence.known_pairs import EVIDENCE_RULE
 from imgsim_assets.similarity.graph import graph_table
+from imgsim_assets.similarity.join_spec import MIN_COSINE
 from imgsim_assets.similarity.matches import DECISIONS, match_table
 from imgsim_assets.similarity.materialized import LEFT_ITEMS, RIGHT_ITEMS
-from imgsim_assets.similarity.neighbor_lists import MIN_COSINE
 from imgsim_assets.storage.commit import Commit
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import Table

@@ -18,8 +18,8 @@ from imgsim_assets.similarity.item_pairs import (
     swapped,
 )
 from imgsim_assets.similarity.items import Items
+from imgsim_assets.similarity.join_spec import MIN_COSINE
 from imgsim_assets.similarity.mean_best import mean_best
-from imgsim_assets.similarity.neighbor_lists import MIN_COSINE
 
 _PAIR = ["left_id", "right_id"]
 _IS_DECIDED = "is_decided"

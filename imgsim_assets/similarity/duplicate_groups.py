@@ -48,16 +48,13 @@ from imgsim_assets.similarity.items import (
     row_keys,
     turned_keys,
 )
+from imgsim_assets.similarity.join_spec import JoinSpec
 from imgsim_assets.similarity.materialized import (
     NEIGHBOR_LISTS,
     ORIENTATIONS_PROPERTY,
     MaterializedResult,
 )
-from imgsim_assets.similarity.neighbor_lists import (
-    CachedNeighborLists,
-    JoinSpec,
-    neighbor_lists,
-)
+from imgsim_assets.similarity.neighbor_lists import CachedNeighborLists, neighbor_lists
 from imgsim_assets.similarity.orientations import TURNED_REBUILDS, TurnedCatalogs
 from imgsim_assets.similarity.selection import (
     common_images,

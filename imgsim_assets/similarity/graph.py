@@ -29,18 +29,14 @@ from imgsim_assets.similarity.evidence.compare_pairs import PairEvidence
 from imgsim_assets.similarity.evidence.known_pairs import EVIDENCE_RULE
 from imgsim_assets.similarity.item_pairs import best_of_each, item_pairs
 from imgsim_assets.similarity.items import Items
+from imgsim_assets.similarity.join_spec import MIN_COSINE, JoinSpec
 from imgsim_assets.similarity.materialized import (
     NEIGHBOR_LISTS,
     ORIENTATIONS_PROPERTY,
     MaterializedResult,
 )
 from imgsim_assets.similarity.mean_best import mean_best
-from imgsim_assets.similarity.neighbor_lists import (
-    MIN_COSINE,
-    JoinSpec,
-    neighbor_lists,
-    with_rank,
-)
+from imgsim_assets.similarity.neighbor_lists import neighbor_lists, with_rank
 from imgsim_assets.similarity.orientations import TurnedCatalogs, with_names
 from imgsim_assets.similarity.selection import (
     common_images,

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import polars as pl
 
 from imgsim_assets.similarity.items import ORIENTATION, Items
-from imgsim_assets.similarity.neighbor_lists import SCHEMA as ROW_SCHEMA
 from imgsim_assets.similarity.neighbor_lists import position_in_list
+from imgsim_assets.similarity.reusable_lists import SCHEMA as ROW_SCHEMA
 
 SCHEMA = {
     **ROW_SCHEMA,

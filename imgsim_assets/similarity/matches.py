@@ -37,6 +37,7 @@ from imgsim_assets.similarity.evidence.compare_pairs import PairEvidence
 from imgsim_assets.similarity.evidence.known_pairs import EVIDENCE_RULE
 from imgsim_assets.similarity.item_pairs import in_order, item_pairs, swapped
 from imgsim_assets.similarity.items import ORIENTATION, Items
+from imgsim_assets.similarity.join_spec import JoinSpec
 from imgsim_assets.similarity.materialized import (
     NEIGHBOR_LISTS,
     ORIENTATIONS_PROPERTY,
@@ -44,11 +45,7 @@ from imgsim_assets.similarity.materialized import (
     ResultUpdate,
 )
 from imgsim_assets.similarity.mean_best import mean_best
-from imgsim_assets.similarity.neighbor_lists import (
-    JoinSpec,
-    neighbor_lists,
-    with_rank,
-)
+from imgsim_assets.similarity.neighbor_lists import neighbor_lists, with_rank
 from imgsim_assets.similarity.orientations import TurnedCatalogs, with_names
 from imgsim_assets.similarity.population import (
     CHANGED_BY_DECISIONS,

@@ -10,7 +10,8 @@ import polars as pl
 
 from imgsim_assets.errors import CorruptFileError
 from imgsim_assets.similarity.items import Items, recorded_rows
-from imgsim_assets.similarity.neighbor_lists import COMPLETE, LIST_SCHEMA, CachedNeighborLists
+from imgsim_assets.similarity.neighbor_lists import CachedNeighborLists
+from imgsim_assets.similarity.reusable_lists import COMPLETE, LIST_SCHEMA
 from imgsim_assets.storage.commit import Commit, DataFile, PendingCommit
 from imgsim_assets.storage.table import Table
 

@@ -6,8 +6,9 @@ import polars as pl
 
 from imgsim_assets.similarity.item_pairs import SCHEMA, best_of_each, item_pairs
 from imgsim_assets.similarity.items import Items
+from imgsim_assets.similarity.join_spec import MIN_COSINE, JoinSpec
 from imgsim_assets.similarity.mean_best import mean_best
-from imgsim_assets.similarity.neighbor_lists import MIN_COSINE, JoinSpec, neighbor_lists
+from imgsim_assets.similarity.neighbor_lists import neighbor_lists
 from imgsim_assets.similarity.settings import Compare
 
 # Of the items with the best images, so many are scored by the mean over their images.

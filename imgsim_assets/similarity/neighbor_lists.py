@@ -13,60 +13,61 @@ truncated holds every pair that is better than its last one, and none that is wo
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from imgsim_assets.similarity.cosine import Doubles, Indices
-from imgsim_assets.similarity.items import VALUE, Items
-from imgsim_assets.similarity.join_input import InputPair
-from imgsim_assets.similarity.row_pairs import pairs_within, row_pairs
+from imgsim_assets.similarity import vector_blocks
+from imgsim_assets.similarity.block_join import JoinSide, Lists, join
+from imgsim_assets.similarity.cosine import Indices
+from imgsim_assets.similarity.id_blocks import IdBlock, id_blocks
+from imgsim_assets.similarity.items import Items
+from imgsim_assets.similarity.join_spec import JoinSpec
+from imgsim_assets.similarity.reusable_lists import SCHEMA, ReusableLists
 
-SCHEMA = {"left_id": pl.String, "right_id": pl.String, "similarity": pl.Float64}
-COMPLETE = "complete"
-LIST_SCHEMA = {**SCHEMA, COMPLETE: pl.Boolean}
-MIN_COSINE = -1.0
-_MIN_RESERVE = 4
+# Blocks are updated together until they have so many cached pairs.
+_MAX_PAIRS = 1 << 21
 
 
-@dataclass(frozen=True)
-class JoinSpec:
-    """Which pairs of left and right rows a join returns.
+class StoredLists(Protocol):
+    """Neighbor lists of earlier rows, of which some can be read."""
 
-    `threshold` is the minimum cosine, inclusive. `k` keeps the rows of the k best right items of
-    each left row, None keeps all. `exclude_self` drops pairs of rows of one item, for a join of
-    one set with itself.
-    """
-
-    threshold: float = MIN_COSINE
-    k: int | None = None
-    exclude_self: bool = False
-
-    def min_length(self, max_images: int) -> int:
-        """The length at which a truncated list holds the k best items, of `max_images` at most."""
-        return 0 if self.k is None else self.k * max_images
-
-    def depth(self, max_images: int) -> int | None:
-        """The maximum length of a neighbor list; None for no limit."""
-        if self.k is None:
-            return None
-        return self.min_length(max_images) + max(_MIN_RESERVE, self.k)
+    def of_block(self, block: IdBlock) -> pl.DataFrame | None:
+        """The lists of the left rows of a block, see LIST_SCHEMA; None if they are damaged."""
 
 
 @dataclass(frozen=True)
 class CachedNeighborLists:
     """Neighbor lists, with the left and right rows (`Items.rows`) they were computed from."""
 
-    lists: pl.DataFrame
+    lists: pl.DataFrame | StoredLists
     left: pl.DataFrame
     right: pl.DataFrame
 
     def swapped(self) -> CachedNeighborLists:
         """The same lists for a join with left and right exchanged."""
         return CachedNeighborLists(self.lists, self.right, self.left)
+
+    def of_block(self, block: IdBlock) -> pl.DataFrame | None:
+        """As of `StoredLists`."""
+        if isinstance(self.lists, pl.DataFrame):
+            return self.lists.filter(pl.Series(block.holds(self.lists["left_id"])))
+        return self.lists.of_block(block)
+
+
+class ListBlock(NamedTuple):
+    """The neighbor lists of a block of left rows, see LIST_SCHEMA.
+
+    `is_unchanged` says whether they are the cached ones.
+    """
+
+    block: IdBlock
+    lists: pl.DataFrame
+    is_unchanged: bool
 
 
 def neighbor_lists(
@@ -87,18 +88,29 @@ def neighbor_lists(
     Returns:
         The lists, see LIST_SCHEMA.
     """
-    if cached is None:
-        lists = _join(left, None, right, None, spec, np.full(len(left), spec.threshold))
-        complete = pl.Series(COMPLETE, ~lists.truncated[lists.i])
-        return _frame(lists, left, right).with_columns(complete)
-    reusable = _ReusableLists.of(
-        cached, left.rows, right.rows, min_length=spec.min_length(right.max_images)
-    )
-    cutoffs = np.full(len(left), spec.threshold)
-    recomputed = _join(left, reusable.recompute_left, right, None, spec, cutoffs)
-    cutoffs = reusable.cutoffs(spec.threshold)
-    added = _join(left, ~reusable.recompute_left, right, reusable.new_right, spec, cutoffs)
-    return reusable.merge(recomputed.concat(added), spec.depth(right.max_images), left, right)
+    return pl.concat(each.lists for each in list_blocks(left, right, spec, cached))
+
+
+def list_blocks(
+    left: Items, right: Items, spec: JoinSpec, cached: CachedNeighborLists | None = None
+) -> Iterator[ListBlock]:
+    """`neighbor_lists` by blocks of left ids, in their order.
+
+    In memory are one batch and one block of vectors, and the lists of some blocks.
+    """
+    update = _Update.of(left, right, spec, cached)
+    group: list[tuple[IdBlock, ReusableLists]] = []
+    rows = pairs = 0
+    for block in id_blocks(left.keys["id"]):
+        reusable = update.reusable(block)
+        group.append((block, reusable))
+        rows += int(reusable.recompute.sum())
+        pairs += reusable.pairs.height
+        if rows >= vector_blocks.MAX_BLOCK_ROWS or pairs >= _MAX_PAIRS:
+            yield from update.completed(group)
+            group, rows, pairs = [], 0, 0
+    if group:
+        yield from update.completed(group)
 
 
 def top_pairs(lists: pl.DataFrame, spec: JoinSpec) -> pl.DataFrame:
@@ -119,196 +131,70 @@ def position_in_list() -> pl.Expr:
     return row - pl.when(begins.fill_null(value=True)).then(row).forward_fill()
 
 
-class _Lists(NamedTuple):
-    """Pairs of row numbers, by left row, falling similarity and right row.
+@dataclass(frozen=True)
+class _Update:
+    """A join of which cached lists are a part.
 
-    `truncated` (n,) says of each left row whether its list was truncated.
+    `stays` (n,) are the left rows that cached lists may be of; of the right rows, those with the
+    keys `gone` have left, and the rows `new_right` are in no list.
     """
 
-    i: Indices
-    j: Indices
-    similarity: Doubles
-    truncated: NDArray[np.bool_]
-
-    def concat(self, other: _Lists) -> _Lists:
-        """These lists and those of other left rows."""
-        i, j, similarity = (
-            np.concatenate(parts) for parts in zip(self[:3], other[:3], strict=True)
-        )
-        order = np.argsort(i, kind="stable")
-        return _Lists(i[order], j[order], similarity[order], self.truncated | other.truncated)
-
-
-class _ReusableLists(NamedTuple):
-    """Cached pairs that are still valid: those of unchanged items, in their order.
-
-    `lengths` and `truncated` (n,) are those of the list of each left row. The lists of the left
-    rows `recompute_left` (n,) are empty, and the right rows `new_right` (m,) are in none.
-    """
-
-    pairs: pl.DataFrame
-    lengths: Indices
-    truncated: NDArray[np.bool_]
-    recompute_left: NDArray[np.bool_]
-    new_right: NDArray[np.bool_]
+    left: Items
+    right: Items
+    spec: JoinSpec
+    cached: CachedNeighborLists | None
+    stays: NDArray[np.bool_]
+    gone: pl.Series
+    new_right: Indices
 
     @classmethod
     def of(
-        cls,
-        cached: CachedNeighborLists,
-        left: pl.DataFrame,
-        right: pl.DataFrame,
-        *,
-        min_length: int,
-    ) -> _ReusableLists:
-        """What can be reused for the current rows.
+        cls, left: Items, right: Items, spec: JoinSpec, cached: CachedNeighborLists | None
+    ) -> _Update:
+        if cached is None:
+            stays = np.zeros(len(left), dtype=bool)
+            gone = pl.Series(dtype=pl.String)
+            return cls(left, right, spec, None, stays, gone, np.empty(0, np.int64))
+        stays = _among(left.rows, cached.left)
+        gone = cached.right["id"].filter(pl.Series(~_among(cached.right, right.rows)))
+        new_right = np.flatnonzero(~_among(right.rows, cached.right))
+        return cls(left, right, spec, cached, stays, gone, new_right)
 
-        A list that was truncated is recomputed when fewer than `min_length` of its pairs are left.
-        """
-        left_position = _positions(cached.left, left)
-        right_position = _positions(cached.right, right)
-        pairs = cached.lists
-        first = pairs["left_id"].ne_missing(pairs["left_id"].shift()).arg_true().to_numpy()
-        # Positions rise from list to list, as both are sorted by id.
-        position = left_position[_rows_of(pairs["left_id"].gather(first), cached.left)]
-        reused = position >= 0
-        gone = cached.right["id"].filter(pl.Series(right_position < 0))
-        still_valid = ~pairs["right_id"].is_in(gone.implode()).to_numpy()
+    def reusable(self, block: IdBlock) -> ReusableLists:
+        """What can be reused for the rows of a block."""
+        ids = self.left.rows["id"].slice(block.start, block.stop - block.start)
+        pairs = self.cached.of_block(block) if self.cached is not None else None
+        if pairs is None:
+            return ReusableLists.none(ids)
+        stays = self.stays[block.start : block.stop]
+        min_length = self.spec.min_length(self.right.max_images)
+        return ReusableLists.of(ids, pairs, stays, self.gone, min_length)
 
-        lengths, truncated = np.zeros(left.height, np.int64), np.zeros(left.height, dtype=bool)
-        lengths[position[reused]] = np.add.reduceat(still_valid, first, dtype=np.int64)[reused]
-        truncated[position[reused]] = ~pairs[COMPLETE].gather(first).to_numpy()[reused]
-        too_short = truncated & (lengths < min_length)
-        lengths[too_short], truncated[too_short] = 0, False
-
-        reused[reused] = ~too_short[position[reused]]
-        still_valid &= np.repeat(reused, np.diff(np.append(first, pairs.height)))
-        return cls(
-            pairs.select(list(SCHEMA)).filter(pl.Series(still_valid)),
-            lengths,
-            truncated,
-            _without_position(left_position, left.height) | too_short,
-            _without_position(right_position, right.height),
-        )
-
-    def cutoffs(self, threshold: float) -> Doubles:
-        """The minimum similarity that a new pair of each list needs, (n,)."""
-        cutoffs = np.full(len(self.lengths), threshold)
-        last = np.cumsum(self.lengths) - 1
-        cutoffs[self.truncated] = self.pairs["similarity"].gather(last[self.truncated]).to_numpy()
-        return cutoffs
-
-    def merge(self, new: _Lists, depth: int | None, left: Items, right: Items) -> pl.DataFrame:
-        """The lists with new pairs, each truncated at `depth` and where pairs may be missing."""
-        at = self._insert_positions(new, right.rows["id"])
-        count = self.pairs.height
-        order = np.insert(np.arange(count), at, np.arange(count, count + len(at)))
-        truncated = self.truncated | new.truncated
-        lengths = self.lengths + np.bincount(new.i, minlength=len(truncated))
-        if depth is not None:
-            start = np.cumsum(lengths) - lengths
-            # Behind the last cached pair of a list that was truncated, pairs are missing.
-            last = np.cumsum(self.lengths) - 1
-            without_gap = last + np.searchsorted(at, last, side="right") - start + 1
-            limit = np.minimum(np.where(self.truncated, without_gap, depth), depth)
-            order = order[
-                np.arange(len(order)) - np.repeat(start, lengths) < np.repeat(limit, lengths)
-            ]
-            truncated |= lengths > depth
-            lengths = np.minimum(lengths, limit)
-        both = pl.concat([self.pairs, _frame(new, left, right)], rechunk=True)
-        ordered = both.select(pl.all().gather(pl.Series(order, dtype=pl.get_index_type())))
-        return ordered.with_columns(pl.Series(COMPLETE, np.repeat(~truncated, lengths)))
-
-    def _insert_positions(self, new: _Lists, right_ids: pl.Series) -> Indices:
-        """Where each new pair belongs among the reused ones, by one bisection of all at once."""
-        ends = np.append(0, np.cumsum(self.lengths))
-        low, high = ends[new.i], ends[new.i + 1]
-        similarity, ids = self.pairs["similarity"].to_numpy(), self.pairs["right_id"]
-        while (searching := np.flatnonzero(low < high)).size:
-            middle = (low[searching] + high[searching]) // 2
-            reused, added = similarity[middle], new.similarity[searching]
-            before = reused > added
-            tied = np.flatnonzero(reused == added)
-            added_ids = right_ids.gather(new.j[searching[tied]])
-            before[tied] = (ids.gather(middle[tied]) < added_ids).to_numpy()
-            low[searching[before]] = middle[before] + 1
-            high[searching[~before]] = middle[~before]
-        return low
+    def completed(self, group: Sequence[tuple[IdBlock, ReusableLists]]) -> Iterator[ListBlock]:
+        """The lists of successive blocks, whose rows are compared together."""
+        first = group[0][0].start
+        recompute = np.concatenate([each.recompute for _, each in group])
+        left, right = JoinSide.of(self.left), JoinSide.of(self.right)
+        changed, others = (first + np.flatnonzero(mask) for mask in (recompute, ~recompute))
+        threshold = np.full(len(changed), self.spec.threshold)
+        found = [join(left.take(changed), right, self.spec, threshold).of_rows(changed)]
+        if len(others) and len(self.new_right):
+            cutoffs = np.concatenate([each.cutoffs(self.spec.threshold) for _, each in group])
+            added = right.take(self.new_right)
+            lists = join(left.take(others), added, self.spec, cutoffs[~recompute])
+            found.append(lists.of_rows(others, self.new_right))
+        depth, right_ids = self.spec.depth(self.right.max_images), self.right.rows["id"]
+        for block, reusable in group:
+            new = Lists.of_block(found, block.start, block.stop)
+            if reusable.is_unchanged and not len(new.i):
+                yield ListBlock(block, reusable.cached, is_unchanged=True)
+            else:
+                yield ListBlock(block, reusable.merged(new, depth, right_ids), is_unchanged=False)
 
 
-def _join(
-    left: Items,
-    left_mask: NDArray[np.bool_] | None,
-    right: Items,
-    right_mask: NDArray[np.bool_] | None,
-    spec: JoinSpec,
-    min_similarity: Doubles,
-) -> _Lists:
-    """The lists of the left rows, of pairs at or above the minimum (n,) of each left row.
-
-    A mask (n,) says which rows are compared; None means all.
-    """
-    depth = spec.depth(right.max_images)
-    none_truncated = np.zeros(len(left), dtype=bool)
-    left_input, right_input = (
-        side.join_input if mask is None else side.join_input.where(mask)
-        for side, mask in ((left, left_mask), (right, right_mask))
-    )
-    if not len(left_input) or not len(right_input):
-        return _Lists(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0), none_truncated)
-    # As many more as an item may find of itself.
-    k = depth + right.max_images if depth is not None and spec.exclude_self else depth
-    if VALUE in left.keys.columns:
-        values = left.values(left_mask), right.values(right_mask)
-        i, j, similarity = pairs_within(
-            left.join_input, right.join_input, *values, k, min_similarity
-        )
-    else:
-        i, j, similarity = row_pairs(InputPair.of(left_input, right_input), k, min_similarity)
-    if spec.exclude_self:
-        others = left.numbers[i] != right.numbers[j]
-        i, j, similarity = i[others], j[others], similarity[others]
-    if depth is None:
-        return _Lists(i, j, similarity, none_truncated)
-    start = np.searchsorted(i, np.arange(len(left)))
-    within = np.arange(len(i)) - start[i] < depth
-    # A full list may have been truncated.
-    full = np.diff(np.append(start, len(i))) >= depth
-    return _Lists(i[within], j[within], similarity[within], full)
-
-
-def _frame(lists: _Lists, left: Items, right: Items) -> pl.DataFrame:
-    return pl.DataFrame(
-        {
-            "left_id": left.rows["id"].gather(lists.i),
-            "right_id": right.rows["id"].gather(lists.j),
-            "similarity": lists.similarity,
-        },
-        schema=SCHEMA,
-    )
-
-
-def _positions(cached: pl.DataFrame, keys: pl.DataFrame) -> Indices:
-    """The current position of each cached row, (n,); -1 if it is gone or has another image."""
-    joined = cached.join(
-        keys.with_row_index("position"), on=keys.columns, how="left", maintain_order="left"
-    )
-    positions: Indices = joined["position"].cast(pl.Int64).fill_null(-1).to_numpy()
-    return positions
-
-
-def _without_position(positions: Indices, count: int) -> NDArray[np.bool_]:
-    """Which of `count` current rows are not among the positions, (count,)."""
-    mask = np.ones(count, dtype=bool)
-    mask[positions[positions >= 0]] = False
+def _among(rows: pl.DataFrame, others: pl.DataFrame) -> NDArray[np.bool_]:
+    """Which rows are among others: of the same key and image, (n,)."""
+    found = rows.with_row_index("row").join(others, on=rows.columns, how="semi")["row"]
+    mask = np.zeros(rows.height, dtype=bool)
+    mask[found.to_numpy()] = True
     return mask
-
-
-def _rows_of(ids: pl.Series, keys: pl.DataFrame) -> Indices:
-    """The row numbers (n,) of ids among the keys."""
-    joined = ids.to_frame("id").join(
-        keys.select("id").with_row_index("row"), on="id", how="left", maintain_order="left"
-    )
-    rows: Indices = joined["row"].cast(pl.Int64).to_numpy()
-    return rows

@@ -10,7 +10,7 @@ from imgsim_assets.encoders.settings import RECOMMENDED, EncoderSettings, Thresh
 from imgsim_assets.similarity.budget import MIN_ITEMS
 from imgsim_assets.similarity.calibration import MIN_SLOPE, Calibration, CatalogItems, calibrate
 from imgsim_assets.similarity.evaluation_table import recorded_settings
-from imgsim_assets.similarity.neighbor_lists import MIN_COSINE
+from imgsim_assets.similarity.join_spec import MIN_COSINE
 from imgsim_assets.similarity.orientations import TurnedCatalogs
 from imgsim_assets.similarity.settings import DECLARED, NO_THRESHOLD
 from imgsim_assets.storage.store import Store

@@ -28,7 +28,8 @@ from imgsim_assets.similarity.duplicate_groups import (
 from imgsim_assets.similarity.group_rows import SCHEMA, group_items
 from imgsim_assets.similarity.image_sets import ImageSets
 from imgsim_assets.similarity.items import Items
-from imgsim_assets.similarity.neighbor_lists import JoinSpec, neighbor_lists
+from imgsim_assets.similarity.join_spec import JoinSpec
+from imgsim_assets.similarity.neighbor_lists import neighbor_lists
 from imgsim_assets.similarity.settings import (
     CanonicalRule,
     CrossCatalogGroupSettings,

@@ -7,8 +7,9 @@ import polars as pl
 import pytest
 
 from imgsim_assets.similarity.items import Items
+from imgsim_assets.similarity.join_spec import JoinSpec
 from imgsim_assets.similarity.materialized import LEFT_ITEMS, RIGHT_ITEMS, MaterializedResult
-from imgsim_assets.similarity.neighbor_lists import CachedNeighborLists, JoinSpec, neighbor_lists
+from imgsim_assets.similarity.neighbor_lists import CachedNeighborLists, neighbor_lists
 from imgsim_assets.storage.commit import ROWS, Commit, PendingCommit
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import Table

@@ -13,16 +13,16 @@ from imgsim_assets.similarity import row_pairs
 from imgsim_assets.similarity.cosine import Doubles, Indices
 from imgsim_assets.similarity.items import Items
 from imgsim_assets.similarity.join_input import InputPair
+from imgsim_assets.similarity.join_spec import JoinSpec
 from imgsim_assets.similarity.knn import nearest
 from imgsim_assets.similarity.neighbor_lists import (
-    LIST_SCHEMA,
-    SCHEMA,
     CachedNeighborLists,
-    JoinSpec,
     neighbor_lists,
     top_pairs,
     with_rank,
 )
+from imgsim_assets.similarity.reusable_lists import LIST_SCHEMA, SCHEMA
+from imgsim_assets_tests.support.blocks import small_blocks
 from imgsim_assets_tests.support.vectors import cosines, lattice, noise
 
 # Images by number: exact ties among the first, some with the same vector under another sha256.
@@ -74,9 +74,9 @@ def test_updated_lists_equal_a_full_computation_after_any_history(
     sides = [(_items(left), _items(right)) for left, right in states]
     lists = neighbor_lists(*sides[0], spec)
     for (old_left, old_right), (left, right) in pairwise(sides):
-        lists = neighbor_lists(
-            left, right, spec, CachedNeighborLists(lists, old_left.keys, old_right.keys)
-        )
+        cached = CachedNeighborLists(lists, old_left.keys, old_right.keys)
+        with small_blocks():
+            lists = neighbor_lists(left, right, spec, cached)
 
         assert top_pairs(lists, spec).equals(top_pairs(neighbor_lists(left, right, spec), spec))
 
@@ -90,9 +90,42 @@ def test_updated_lists_of_a_self_join_equal_a_full_computation(
     items = [_items(content) for content in states]
     lists = neighbor_lists(items[0], items[0], others)
     for old, new in pairwise(items):
-        lists = neighbor_lists(new, new, others, CachedNeighborLists(lists, old.keys, old.keys))
+        with small_blocks():
+            lists = neighbor_lists(new, new, others, CachedNeighborLists(lists, old.keys, old.keys))
 
         assert top_pairs(lists, others).equals(top_pairs(neighbor_lists(new, new, others), others))
+
+
+@settings(max_examples=100, deadline=None)
+@given(left=CONTENT, right=CONTENT, spec=SPECS, rows=st.integers(1, 5))
+def test_blocks_of_any_size_give_the_same_lists(
+    left: dict[str, int], right: dict[str, int], spec: JoinSpec, rows: int
+) -> None:
+    with small_blocks(rows):
+        lists = neighbor_lists(_items(left), _items(right), spec)
+
+    assert lists.equals(neighbor_lists(_items(left), _items(right), spec))
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    left=CONTENT,
+    right=CONTENT,
+    spec=SPECS,
+    values=st.lists(st.sampled_from(["x", "y"]), min_size=len(IDS), max_size=len(IDS)),
+)
+def test_blocks_within_values_give_the_same_lists(
+    left: dict[str, int], right: dict[str, int], spec: JoinSpec, values: list[str]
+) -> None:
+    value = pl.col("id").replace_strict(dict(zip(IDS, values, strict=True)), return_dtype=pl.String)
+    sides = [
+        Items(each.keys.with_columns(value.alias("value")), each.vectors)
+        for each in (_items(left), _items(right))
+    ]
+    with small_blocks():
+        lists = neighbor_lists(*sides, spec)
+
+    assert lists.equals(neighbor_lists(*sides, spec))
 
 
 @pytest.mark.parametrize("k", [None, 2])

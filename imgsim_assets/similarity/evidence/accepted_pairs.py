@@ -23,16 +23,11 @@ from imgsim_assets.similarity.evidence.settings import EvidenceSettings
 from imgsim_assets.similarity.evidence.tiers import ALIGNED, SAME_BYTES, SIMILAR, TIERS
 from imgsim_assets.similarity.item_pairs import in_order
 from imgsim_assets.similarity.items import Items
+from imgsim_assets.similarity.join_spec import MIN_COSINE, JoinSpec
 from imgsim_assets.similarity.materialized import NEIGHBOR_LISTS, MaterializedResult
-from imgsim_assets.similarity.neighbor_lists import (
-    MIN_COSINE,
-    CachedNeighborLists,
-    JoinSpec,
-    neighbor_lists,
-    top_pairs,
-)
-from imgsim_assets.similarity.neighbor_lists import SCHEMA as ROW_SCHEMA
+from imgsim_assets.similarity.neighbor_lists import CachedNeighborLists, neighbor_lists, top_pairs
 from imgsim_assets.similarity.orientations import best_of_images
+from imgsim_assets.similarity.reusable_lists import SCHEMA as ROW_SCHEMA
 from imgsim_assets.similarity.threshold import ResolvedThreshold
 from imgsim_assets.storage.commit import DataFile
 from imgsim_assets.storage.store import Store

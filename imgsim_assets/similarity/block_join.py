@@ -1,0 +1,219 @@
+"""A join by blocks: left rows in batches, each with the right rows block by block.
+
+Of the vectors only a batch and a block are in memory. The results have the same bits as those of
+one join of all rows, since a cosine does not depend on what is computed beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from imgsim_assets.similarity.cosine import Doubles, Indices
+from imgsim_assets.similarity.items import VALUE, Items
+from imgsim_assets.similarity.join_input import InputPair, JoinInput
+from imgsim_assets.similarity.join_spec import JoinSpec
+from imgsim_assets.similarity.knn import Nearest
+from imgsim_assets.similarity.row_pairs import Pairs, pairs_within, row_pairs
+from imgsim_assets.similarity.vector_blocks import VectorBlocks
+
+
+@dataclass(frozen=True)
+class JoinSide:
+    """The rows of one side of a join.
+
+    Attributes:
+        vectors: of the n rows.
+        item: (n,) numbers that tell whether two rows are of one item.
+        value: what the rows of a pair agree in, with `within`; None where all are compared.
+        max_images: the greatest number of rows of an item.
+    """
+
+    vectors: VectorBlocks
+    item: Indices
+    value: pl.Series | None
+    max_images: int
+
+    @classmethod
+    def of(cls, items: Items) -> JoinSide:
+        """All rows of items."""
+        value = items.keys[VALUE] if VALUE in items.keys.columns else None
+        return cls(items.blocks, items.numbers, value, items.max_images)
+
+    def __len__(self) -> int:
+        return len(self.item)
+
+    def take(self, rows: Indices) -> JoinSide:
+        """Some rows (p,), which are numbered from 0."""
+        value = self.value.gather(rows) if self.value is not None else None
+        return JoinSide(self.vectors.take(rows), self.item[rows], value, self.max_images)
+
+    def batches(self) -> Iterator[tuple[int, JoinSide]]:
+        """The rows in batches as large as a block, each with the number of its first row."""
+        size = self.vectors.block_rows
+        if len(self) <= size:
+            yield 0, self
+            return
+        for start in range(0, len(self), size):
+            yield start, self.take(np.arange(start, min(start + size, len(self))))
+
+
+class Lists(NamedTuple):
+    """Pairs of row numbers, by left row, falling similarity and right row.
+
+    `truncated` (n,) says of each left row whether its list was truncated.
+    """
+
+    i: Indices
+    j: Indices
+    similarity: Doubles
+    truncated: NDArray[np.bool_]
+
+    def of_rows(self, left: Indices, right: Indices | None = None) -> _NumberedLists:
+        """The same lists with other row numbers: of `left` (n,), and of `right`, ascending."""
+        j = self.j if right is None else right[self.j]
+        return _NumberedLists(left[self.i], j, self.similarity, left[self.truncated])
+
+    @classmethod
+    def of_block(cls, found: Sequence[_NumberedLists], start: int, stop: int) -> Lists:
+        """The lists of the left rows from `start` to `stop`, numbered from 0, each in one part."""
+        truncated = np.zeros(stop - start, dtype=bool)
+        parts = []
+        for lists in found:
+            part = slice(*np.searchsorted(lists.i, [start, stop]).tolist())
+            parts.append((lists.i[part] - start, lists.j[part], lists.similarity[part]))
+            rows = lists.truncated
+            truncated[rows[(rows >= start) & (rows < stop)] - start] = True
+        i, j, similarity = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+        if len(parts) > 1:
+            order = np.argsort(i, kind="stable")
+            i, j, similarity = i[order], j[order], similarity[order]
+        return cls(i, j, similarity, truncated)
+
+
+class _NumberedLists(NamedTuple):
+    """Lists of some of the rows of a side; `truncated` are the numbers of rows, ascending."""
+
+    i: Indices
+    j: Indices
+    similarity: Doubles
+    truncated: Indices
+
+
+def join(left: JoinSide, right: JoinSide, spec: JoinSpec, minimum: Doubles) -> Lists:
+    """The lists of the left rows, of pairs at or above a minimum.
+
+    Args:
+        left: the rows that get a list each.
+        right: the rows that are searched; `max_images` is that of all rows of the side.
+        spec: k, and whether an item is its own neighbor.
+        minimum: (n,) the minimum cosine of each left row; without k it is the same for all.
+    """
+    if not len(left) or not len(right):
+        none = np.empty(0, np.int64)
+        return Lists(none, none, np.empty(0), np.zeros(len(left), dtype=bool))
+    references = _References(right)
+    parts = [
+        _of_batch(batch, references, spec, minimum[start : start + len(batch)], start)
+        for start, batch in left.batches()
+    ]
+    i, j, similarity, truncated = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    return Lists(i, j, similarity, truncated)
+
+
+class _References:
+    """The right rows as inputs of joins, one block at a time; a single block is kept."""
+
+    def __init__(self, side: JoinSide) -> None:
+        self.side = side
+        self.is_single = len(side) <= side.vectors.block_rows
+        self._only: JoinInput | None = None
+
+    def blocks(self) -> Iterator[tuple[int, JoinInput]]:
+        if not self.is_single:
+            for start, rows in self.side.vectors.blocks():
+                yield start, JoinInput.of(rows, "vectors")
+        elif len(self.side):
+            if self._only is None:
+                self._only = JoinInput.of(self.side.vectors.all(), "vectors")
+            yield 0, self._only
+
+
+def _of_batch(
+    left: JoinSide, references: _References, spec: JoinSpec, minimum: Doubles, first: int
+) -> Lists:
+    """The lists of a batch, whose rows are numbered from `first`."""
+    right = references.side
+    depth = spec.depth(right.max_images)
+    # As many more as an item may find of itself.
+    k = depth + right.max_images if depth is not None and spec.exclude_self else depth
+    if left.value is None or right.value is None or references.is_single:
+        i, j, similarity = _pairs(left, references, k, minimum)
+    else:
+        # Of the rows of other values no vectors are read.
+        rows = np.flatnonzero(right.value.is_in(left.value.unique().implode()).to_numpy())
+        i, j, similarity = _pairs(left, _References(right.take(rows)), k, minimum)
+        j = rows[j]
+    if spec.exclude_self:
+        others = left.item[i] != right.item[j]
+        i, j, similarity = i[others], j[others], similarity[others]
+    if depth is None:
+        return Lists(first + i, j, similarity, np.zeros(len(left), dtype=bool))
+    start = np.searchsorted(i, np.arange(len(left)))
+    within = np.arange(len(i)) - start[i] < depth
+    # A full list may have been truncated.
+    full = np.diff(np.append(start, len(i))) >= depth
+    return Lists(first + i[within], j[within], similarity[within], full)
+
+
+def _pairs(left: JoinSide, references: _References, k: int | None, minimum: Doubles) -> Pairs:
+    """The pairs of a batch with all right rows, by left row, falling cosine and right row."""
+    queries = JoinInput.of(left.vectors.all(), "vectors")
+    nearest = Nearest.none(k, minimum) if k is not None else None
+    found: list[Pairs] = []
+    for start, block in references.blocks():
+        # What the blocks before have found makes the search of this one faster.
+        cutoffs = minimum if nearest is None else nearest.cutoffs
+        of_block = _pairs_with(left, queries, references.side, start, block, k, cutoffs)
+        if references.is_single:
+            return of_block
+        if nearest is None:
+            found.append(of_block)
+        else:
+            nearest.insert(*of_block)
+    if nearest is not None:
+        i, rank = np.nonzero(nearest.index >= 0)
+        return i, nearest.index[i, rank], nearest.similarity[i, rank]
+    none = np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0)
+    i, j, cosines = (np.concatenate(arrays) for arrays in zip(none, *found, strict=True))
+    order = np.lexsort((j, -cosines, i))
+    return i[order], j[order], cosines[order]
+
+
+def _pairs_with(
+    left: JoinSide,
+    queries: JoinInput,
+    right: JoinSide,
+    start: int,
+    block: JoinInput,
+    k: int | None,
+    minimum: Doubles,
+) -> Pairs:
+    """The pairs of a batch with a block of right rows, which are numbered from `start`."""
+    if left.value is None or right.value is None:
+        i, j, cosines = row_pairs(InputPair.of(queries, block), k, minimum)
+        return i, j + start, cosines
+    values = right.value.slice(start, len(block.unit.rows))
+    rows = (_with_values(left.value), _with_values(values))
+    i, j, cosines = pairs_within(queries, block, *rows, k, minimum)
+    return i, j + start, cosines
+
+
+def _with_values(values: pl.Series) -> pl.DataFrame:
+    """The numbers of rows, and their values."""
+    return pl.DataFrame({"row": np.arange(len(values)), VALUE: values})
