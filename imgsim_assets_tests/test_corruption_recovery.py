@@ -16,6 +16,7 @@ from imgsim_assets.encoders.encoder import fingerprint
 from imgsim_assets.errors import StoreError
 from imgsim_assets.index.stage import IndexStage, open_index
 from imgsim_assets.similarity.graph import GraphStage
+from imgsim_assets.similarity.items import from_embeddings
 from imgsim_assets.similarity.matches import MatchStage
 from imgsim_assets.similarity.settings import GraphSettings, MatchSettings
 from imgsim_assets.storage.gc import SHA256
@@ -102,7 +103,7 @@ def test_the_next_run_repairs_a_damaged_file(
     if name == VECTORS:
         # The damage is found when a vector is read; the message says which asset to materialize.
         with pytest.raises(StoreError, match="materialize products/embeddings again"):
-            materialize(store, sources)
+            from_embeddings(store, "products")[1].blocks.all()
     materialize(store, sources)
 
     assert contents(store) == before
