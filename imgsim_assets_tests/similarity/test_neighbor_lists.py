@@ -118,14 +118,15 @@ def test_blocks_within_values_give_the_same_lists(
     left: dict[str, int], right: dict[str, int], spec: JoinSpec, values: list[str]
 ) -> None:
     value = pl.col("id").replace_strict(dict(zip(IDS, values, strict=True)), return_dtype=pl.String)
-    sides = [
+    sides = (
         Items(each.keys.with_columns(value.alias("value")), each.vectors)
         for each in (_items(left), _items(right))
-    ]
+    )
+    left_items, right_items = sides
     with small_blocks():
-        lists = neighbor_lists(*sides, spec)
+        lists = neighbor_lists(left_items, right_items, spec)
 
-    assert lists.equals(neighbor_lists(*sides, spec))
+    assert lists.equals(neighbor_lists(left_items, right_items, spec))
 
 
 @pytest.mark.parametrize("k", [None, 2])
