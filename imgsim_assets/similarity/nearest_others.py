@@ -7,9 +7,11 @@ are compared a second time, unless those align. Several images of one item are n
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import ceil
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -17,8 +19,8 @@ import polars as pl
 from imgsim_assets.images.orientation import ORIENTATIONS
 from imgsim_assets.similarity.cosine import Doubles, Indices
 from imgsim_assets.similarity.items import Items
-from imgsim_assets.similarity.join_input import InputPair, JoinInput
-from imgsim_assets.similarity.knn import nearest
+from imgsim_assets.similarity.nearest_vectors import NearestVectors
+from imgsim_assets.similarity.unique_rows import find_unique_in_blocks
 
 # Others of each item: enough that a resample of the catalog nearly always has one of them.
 DEPTH = 8
@@ -31,7 +33,10 @@ _MAX_ALIGNED = 16
 # The fraction of the items, those with the most similar others, whose others are compared again: a
 # little more than the tail to which thresholds are fitted.
 _COMPARED = 0.25
+# Neighbors of all vectors of a block.
+_MAX_LISTED = 1 << 20
 _VECTORS = ["vector", "other_vector"]
+_LISTS, _RANKED = "lists", "ranked"
 _PAIRS = {"left_id": pl.String, "right_id": pl.String}
 
 
@@ -78,14 +83,13 @@ def nearest_others(
     if not len(ids):
         empty = np.empty((0, DEPTH))
         return NearestOthers(empty, empty.astype(np.int64), np.empty(0, np.int64))
-    unique = items.join_input.unique
+    unique = find_unique_in_blocks(items.blocks)
     vector_of_row = np.empty(len(items), np.int64)
     vector_of_row[unique.rows] = np.repeat(np.arange(len(unique.first)), unique.counts)
     images = pl.DataFrame(
         {"item": ids.search_sorted(items.keys["id"]), "vector": vector_of_row},
         schema={"item": pl.Int64, "vector": pl.Int64},
     ).unique(maintain_order=True)
-    clusters = images.group_by("item").agg(pl.col("vector").min()).sort("item")
     excluded = _pairs_that_share(images)
     if same is not None:
         excluded = pl.concat([excluded, _positions(same, ids)]).unique()
@@ -94,54 +98,139 @@ def nearest_others(
     own = _largest_count(images, "item")
     depth = own * (DEPTH + min(_largest_count(excluded, "item"), _MAX_EXCLUDED))
     depth += own * _MAX_ALIGNED if aligned is not None else 0
-    lists = _neighbors(items.join_input, turned, depth)
-    ranked = _rank_others(images, lists, excluded, clusters)
-    if aligned is not None:
-        sha256 = items.keys["sha256"].gather(unique.first)
-        compared = ranked.head(0).select(_VECTORS)
-        while (pairs := _most_similar(ranked).join(compared, on=_VECTORS, how="anti")).height:
-            compared = pl.concat([compared, pairs])
-            found = _aligned_vectors(pairs, sha256, aligned)
-            if found.height:
-                lists = lists.join(found, on=_VECTORS, how="anti")
-                excluded = pl.concat([excluded, _pairs_with(images, found)]).unique()
-                ranked = _rank_others(images, lists, excluded, clusters)
-    similarity = np.full((len(ids), DEPTH), -np.inf)
-    other = np.full((len(ids), DEPTH), -1, dtype=np.int64)
-    entries = (ranked["item"].to_numpy(), ranked["rank"].to_numpy())
-    similarity[entries] = ranked["similarity"].to_numpy()
-    other[entries] = ranked["cluster"].to_numpy()
-    return NearestOthers(similarity, other, clusters["vector"].to_numpy())
+    vectors = items.blocks.take(unique.first)
+    of_turned = turned.blocks.take(_turned_rows(unique.first)) if turned is not None else None
+    search = NearestVectors(vectors, of_turned)
+    depth = min(depth, len(vectors) - 1)
+    if aligned is None:
+        return _Ranking(images, search, depth).rank(excluded)
+    sha256 = items.keys["sha256"].gather(unique.first)
+    with tempfile.TemporaryDirectory(prefix="imgsim-") as folder:
+        ranking = _Ranking(images, search, depth, Path(folder))
+        return _without_aligned(ranking, images, excluded, sha256, aligned)
 
 
-def _neighbors(rows: JoinInput, turned: Items | None, depth: int) -> pl.DataFrame:
-    """vector, other_vector and similarity of the nearest other vectors of every vector."""
-    first = rows.unique.first
-    distinct = JoinInput.of(rows.unit.rows[first], "vectors")
-    queries, of_each = distinct, 1
-    if turned is not None:
-        of_each = len(ORIENTATIONS)
-        chosen = first[:, None] * of_each + np.arange(of_each)
-        queries = JoinInput.of(turned.vectors[chosen.ravel()], "vectors")
-    index, similarity = nearest(
-        InputPair.of(queries, distinct),
-        min(depth + 1, len(first)),
-        np.full(len(first) * of_each, -1.0),
-    )
-    vector = np.repeat(np.arange(len(first)), of_each * index.shape[1])
-    lists = pl.DataFrame(
-        {"vector": vector, "other_vector": index.ravel(), "similarity": similarity.ravel()}
-    ).filter((pl.col("vector") != pl.col("other_vector")) & (pl.col("other_vector") >= 0))
-    if turned is None:
+def _turned_rows(rows: Indices) -> Indices:
+    """The rows of images in all orientations."""
+    of_each = len(ORIENTATIONS)
+    turned: Indices = (rows[:, None] * of_each + np.arange(of_each)).ravel()
+    return turned
+
+
+def _without_aligned(
+    ranking: _Ranking,
+    images: pl.DataFrame,
+    excluded: pl.DataFrame,
+    sha256: pl.Series,
+    aligned: Callable[[pl.DataFrame], pl.DataFrame],
+) -> NearestOthers:
+    """The nearest items, without those whose images align; `sha256` has those of the vectors."""
+    others = ranking.rank(excluded)
+    compared = pl.DataFrame(schema=dict.fromkeys(_VECTORS, pl.Int64))
+    found = compared
+    while (pairs := ranking.most_similar(others).join(compared, on=_VECTORS, how="anti")).height:
+        compared = pl.concat([compared, pairs])
+        now = _aligned_vectors(pairs, sha256, aligned)
+        if now.height:
+            found = pl.concat([found, now])
+            excluded = pl.concat([excluded, _pairs_with(images, now)]).unique()
+            others = ranking.rank(excluded, found)
+    return others
+
+
+class _Ranking:
+    """The items of a catalog in blocks, and the neighbors of their vectors.
+
+    Items that share their first vector are in one block. Where aligned items are left out, the
+    lists and the rankings of the blocks lie in a folder, since they are used again.
+    """
+
+    def __init__(
+        self,
+        images: pl.DataFrame,
+        search: NearestVectors,
+        depth: int,
+        folder: Path | None = None,
+    ) -> None:
+        self._images, self._search, self._depth, self._folder = images, search, depth, folder
+        self._clusters = images.group_by("item").agg(pl.col("vector").min()).sort("item")
+        self._carriers = images.group_by("vector", maintain_order=True).head(_MAX_SHARED)
+        self._blocks = self._in_blocks()
+
+    def rank(self, excluded: pl.DataFrame, aligned: pl.DataFrame | None = None) -> NearestOthers:
+        """The nearest items of every item.
+
+        Args:
+            excluded: item and other of pairs that are left out.
+            aligned: pairs of vectors that are left out.
+        """
+        similarity = np.full((self._clusters.height, DEPTH), -np.inf)
+        other = np.full((self._clusters.height, DEPTH), -1, dtype=np.int64)
+        for number, images in enumerate(self._blocks):
+            lists = self._lists(number, images)
+            if aligned is not None:
+                lists = lists.join(aligned, on=_VECTORS, how="anti")
+            ranked = _rank_others(images, lists, excluded, self._clusters, self._carriers)
+            if self._folder is not None:
+                ranked.write_ipc(self._folder / f"{_RANKED}{number}")
+            entries = (ranked["item"].to_numpy(), ranked["rank"].to_numpy())
+            similarity[entries] = ranked["similarity"].to_numpy()
+            other[entries] = ranked["cluster"].to_numpy()
+        return NearestOthers(similarity, other, self._clusters["vector"].to_numpy())
+
+    def most_similar(self, others: NearestOthers) -> pl.DataFrame:
+        """The pairs of vectors that are as similar as the nearest others of some of the items."""
+        best = np.sort(others.similarity[:, 0][np.isfinite(others.similarity[:, 0])])[::-1]
+        lowest = best[max(0, ceil(_COMPARED * len(best)) - 1)] if len(best) else np.inf
+        if self._folder is None:
+            raise AssertionError("rankings are used again, and need a folder")
+        of_blocks = (
+            pl.read_ipc(self._folder / f"{_RANKED}{number}", memory_map=False)
+            .filter(pl.col("similarity") >= lowest)
+            .select(_VECTORS)
+            for number in range(len(self._blocks))
+        )
+        return pl.concat(of_blocks).unique(maintain_order=True)
+
+    def _in_blocks(self) -> list[pl.DataFrame]:
+        """The images of the items (item, vector), of whole items, some at a time."""
+        cluster = self._clusters["vector"].to_numpy()[self._images["item"].to_numpy()]
+        order = np.lexsort((self._images["item"].to_numpy(), cluster))
+        ordered = self._images.select(pl.all().gather(order))
+        size = max(1, min(self._search.block_rows, _MAX_LISTED // (self._depth + 1)))
+        follows = (ordered["item"] == ordered["item"].shift()).fill_null(value=False).to_numpy()
+        # A block ends before the first item that begins behind its size.
+        block = np.maximum.accumulate(np.where(follows, 0, np.arange(len(follows)) // size))
+        begins = np.flatnonzero(np.diff(block, prepend=-1))
+        stops = [*begins[1:].tolist(), len(block)]
+        return [ordered[start:stop] for start, stop in zip(begins.tolist(), stops, strict=True)]
+
+    def _lists(self, number: int, images: pl.DataFrame) -> pl.DataFrame:
+        path = self._folder / f"{_LISTS}{number}" if self._folder is not None else None
+        if path is not None and path.exists():
+            return pl.read_ipc(path, memory_map=False)
+        lists = self._search.of(images["vector"].unique().sort().to_numpy(), self._depth)
+        if path is not None:
+            lists.write_ipc(path)
         return lists
-    return lists.group_by("vector", "other_vector").agg(pl.col("similarity").max())
 
 
 def _rank_others(
-    images: pl.DataFrame, lists: pl.DataFrame, excluded: pl.DataFrame, clusters: pl.DataFrame
+    images: pl.DataFrame,
+    lists: pl.DataFrame,
+    excluded: pl.DataFrame,
+    clusters: pl.DataFrame,
+    carriers: pl.DataFrame,
 ) -> pl.DataFrame:
-    """The nearest clusters of every item: item, cluster, similarity, the vectors, rank (from 0)."""
-    carriers = images.group_by("vector", maintain_order=True).head(_MAX_SHARED)
+    """The nearest clusters of some items: item, cluster, similarity, the vectors, rank (from 0).
+
+    Args:
+        images: item and vector of the images of these items.
+        lists: the neighbors of their vectors.
+        excluded: item and other of pairs that are left out.
+        clusters: item and vector, the first one of each item of the catalog.
+        carriers: item and vector of the first items that have a vector.
+    """
     pairs = (
         images.join(lists, on="vector")
         .join(carriers.rename({"item": "other", "vector": "other_vector"}), on="other_vector")
@@ -155,17 +244,6 @@ def _rank_others(
     )
     rank = pl.int_range(pl.len()).over("item").alias("rank")
     return pairs.with_columns(rank).filter(pl.col("rank") < DEPTH)
-
-
-def _most_similar(ranked: pl.DataFrame) -> pl.DataFrame:
-    """The pairs of vectors that are as similar as the nearest others of some of the items are."""
-    best = ranked.filter(pl.col("rank") == 0)["similarity"].sort(descending=True)
-    if not len(best):
-        return ranked.select(_VECTORS)
-    lowest = best[max(0, ceil(_COMPARED * len(best)) - 1)]
-    return (
-        ranked.filter(pl.col("similarity") >= lowest).select(_VECTORS).unique(maintain_order=True)
-    )
 
 
 def _aligned_vectors(

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from imgsim_assets.similarity.cosine import Doubles, Floats, Indices, rows_per_slice
 from imgsim_assets.similarity.threads import parallel_slices
+
+if TYPE_CHECKING:
+    from imgsim_assets.similarity.vector_blocks import VectorBlocks
+
+# Rows of equal hashes whose bytes are compared at once.
+_ROWS_COMPARED = 4096
 
 
 class UniqueRows(NamedTuple):
@@ -68,15 +75,31 @@ def find_unique_rows(rows: Floats) -> UniqueRows:
     Rows are compared by a hash first. Where hashes agree the bytes decide; a row whose hash
     agrees with that of a different row counts as unique.
     """
-    _, first_of_key, key_of_row = np.unique(_hashes(rows), return_index=True, return_inverse=True)
+    return _groups(_hashes(rows), lambda numbers: rows[numbers])
+
+
+def find_unique_in_blocks(rows: VectorBlocks) -> UniqueRows:
+    """`find_unique_rows` of rows of which a block is in memory at a time."""
+    hashes = np.empty(len(rows), dtype=np.int64)
+    for start, block in rows.blocks():
+        hashes[start : start + len(block)] = _hashes(block)
+    return _groups(hashes, rows.rows)
+
+
+def _groups(hashes: Indices, rows: Callable[[Indices], Floats]) -> UniqueRows:
+    """The groups of rows with these hashes (n,); `rows` reads some of them."""
+    _, first_of_key, key_of_row = np.unique(hashes, return_index=True, return_inverse=True)
     leader = first_of_key[key_of_row].astype(np.int64)
-    duplicates = np.flatnonzero(leader != np.arange(len(rows)))
-    for row in duplicates:
-        if not np.array_equal(rows[row].view(np.uint32), rows[leader[row]].view(np.uint32)):
-            leader[row] = row
-    first = np.flatnonzero(leader == np.arange(len(rows)))
+    number = np.arange(len(hashes))
+    duplicates = np.flatnonzero(leader != number)
+    for start in range(0, len(duplicates), _ROWS_COMPARED):
+        some = duplicates[start : start + _ROWS_COMPARED]
+        ends = rows(some), rows(leader[some])
+        differs = (ends[0].view(np.uint32) != ends[1].view(np.uint32)).any(axis=1)
+        leader[some[differs]] = some[differs]
+    first = np.flatnonzero(leader == number)
     order = np.argsort(leader, kind="stable")
-    start = np.append(np.searchsorted(leader[order], first), len(rows))
+    start = np.append(np.searchsorted(leader[order], first), len(hashes))
     return UniqueRows(first, order, start)
 
 
