@@ -71,14 +71,11 @@ class TurnedVectors:
         """How often damaged vectors were dropped; see `VectorTable.rebuild_count`."""
         return sum(table.rebuild_count for table in self._tables)
 
-    def read(self, images: Sequence[str]) -> NDArray[np.float32]:
-        """The vectors of n images (sha256), computed where the store has none.
+    def ensure(self, images: Sequence[str]) -> None:
+        """Copy or compute the vectors of images (sha256) that the store lacks.
 
         An orientation in which the encoder fails has the vector of the upright image, so that it
         adds nothing to a comparison.
-
-        Returns:
-            (n, 8, d) float32, upright first, then in the order of TURNED.
 
         Raises:
             EncoderError: the encoder cannot be loaded or misbehaves.
@@ -87,21 +84,6 @@ class TurnedVectors:
             StoreError: the bytes of an image are missing or damaged, or another encoder made the
                 vectors.
         """
-        distinct = sorted(set(images))
-        self._ensure(distinct)
-        try:
-            found = [table.read(distinct) for table in self._tables]
-        except StoreError:
-            # Damaged vectors have left their table.
-            self._ensure(distinct)
-            found = [table.read(distinct) for table in self._tables]
-        of_images = np.stack(
-            [rows.vectors for rows in (self._upright.read(distinct), *found)], axis=1
-        )
-        return of_images[np.searchsorted(distinct, images)] if len(images) else of_images
-
-    def _ensure(self, images: Sequence[str]) -> None:
-        """Copy or compute the vectors that are missing."""
         missing = [table.missing(images) for table in self._tables]
         for table, keys in zip(self._tables, missing, strict=True):
             if keys:

@@ -1,4 +1,7 @@
-"""The brute-force similarities that an audit compares results with; no code of the joins."""
+"""The brute-force similarities that an audit compares results with; no code of the joins.
+
+Vectors are read in blocks: an audit takes the memory of its scores.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +15,13 @@ import polars as pl
 from numpy.typing import NDArray
 
 from imgsim_assets.encoders.recorded import FINGERPRINT
-from imgsim_assets.encoders.turned_vectors import turned_tables
 from imgsim_assets.errors import StoreError
 from imgsim_assets.images.orientation import ORIENTATIONS
-from imgsim_assets.index.stage import vectors_of
 from imgsim_assets.similarity import items
 from imgsim_assets.similarity.items import LEFT_OUT, ORIENTATION, VALUE
 from imgsim_assets.similarity.materialized import LEFT_ITEMS, ORIENTATIONS_PROPERTY
+from imgsim_assets.similarity.orientations import stored_turned
+from imgsim_assets.similarity.vector_blocks import VectorBlocks
 from imgsim_assets.storage.commit import Commit
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import Table
@@ -38,11 +41,11 @@ class ScoredItems:
     Attributes:
         keys: a row (id, sha256, and value where items must agree in one) for each vector. Where
             images are turned, also `orientation` (its number), and eight rows for each image.
-        vectors: (n, d) float32.
+        vectors: of the n rows.
     """
 
     keys: pl.DataFrame
-    vectors: NDArray[np.float32]
+    vectors: VectorBlocks
 
     @cached_property
     def start(self) -> NDArray[np.int64]:
@@ -66,8 +69,8 @@ class ScoredItems:
 
     def vectors_of(self, item: int) -> NDArray[np.float64]:
         """The vectors of one item in float64."""
-        start = self.start[item]
-        return self.vectors[start : start + self.rows_of[item]].astype(np.float64)
+        start = int(self.start[item])
+        return self.vectors.read(start, start + int(self.rows_of[item])).astype(np.float64)
 
     def named_rows(self, item: int, sha256: str, orientation: str | None) -> NDArray[np.bool_]:
         """Which vectors of one item are of an image, and in an orientation where it has several."""
@@ -81,7 +84,9 @@ class ScoredItems:
     def where(self, mask: NDArray[np.bool_]) -> ScoredItems:
         """The items of a mask."""
         rows = np.repeat(mask, self.rows_of)
-        return ScoredItems(self.keys.filter(pl.Series(rows)), self.vectors[rows])
+        return ScoredItems(
+            self.keys.filter(pl.Series(rows)), self.vectors.take(np.flatnonzero(rows))
+        )
 
     def sample(self, size: int, seed: int) -> ScoredItems:
         """Some of the items, at random."""
@@ -120,14 +125,11 @@ def recorded_items(
         recorded = recorded.filter(pl.col(LEFT_OUT).is_null())
     keys = recorded.sort("id", "sha256").drop("image", LEFT_OUT, strict=False)
     fingerprint = commit.properties[FINGERPRINT]
-    vectors = items.with_vectors(store, catalog, fingerprint, keys).vectors
+    upright = items.with_vectors(store, catalog, fingerprint, keys)
     if role != LEFT_ITEMS or not commit.properties.get(ORIENTATIONS_PROPERTY):
-        return ScoredItems(keys, vectors)
-    tables = turned_tables(store, catalog, fingerprint)
-    turned = [vectors, *(vectors_of(table, keys["sha256"]) for table in tables)]
-    of_images = np.stack(turned, axis=1)
-    rows = of_images.reshape(len(keys) * len(ORIENTATIONS), of_images.shape[2])
-    return ScoredItems(items.turned_keys(keys), rows)
+        return ScoredItems(keys, upright.blocks)
+    turned = stored_turned(store, catalog, fingerprint, upright)
+    return ScoredItems(turned.keys, turned.blocks)
 
 
 def scores(left: ScoredItems, right: ScoredItems, properties: Any) -> NDArray[np.float64]:
@@ -141,16 +143,9 @@ def scores(left: ScoredItems, right: ScoredItems, properties: Any) -> NDArray[np
     if not len(left) or not len(right):
         return np.empty((len(left), len(right)))
     products = np.empty((len(left.vectors), len(right)))
-    left_vectors = left.vectors.astype(np.float64)
-    ends = np.append(right.start, len(right.vectors))
-    first = 0
-    # In parts: there may be many right vectors, and float64 doubles them.
-    while first < len(right):
-        stop = max(first + 1, int(np.searchsorted(ends, ends[first] + _RIGHT_ROWS, "right")) - 1)
-        part = right.vectors[ends[first] : ends[stop]].astype(np.float64)
-        starts = right.start[first:stop] - ends[first]
-        products[:, first:stop] = np.maximum.reduceat(left_vectors @ part.T, starts, axis=1)
-        first = stop
+    for rows, left_vectors in left.vectors.blocks():
+        of_block = slice(rows, rows + len(left_vectors))
+        products[of_block] = _best_products(left_vectors.astype(np.float64), right)
     similarities: NDArray[np.float64]
     if properties.get("compare") == "mean_best":
         of_each = len(ORIENTATIONS) if ORIENTATION in left.keys.columns else 1
@@ -163,3 +158,18 @@ def scores(left: ScoredItems, right: ScoredItems, properties: Any) -> NDArray[np
         values, others = (side.keys[VALUE].gather(side.start).to_numpy() for side in (left, right))
         similarities[values[:, None] != others[None, :]] = -np.inf
     return similarities
+
+
+def _best_products(left_vectors: NDArray[np.float64], right: ScoredItems) -> NDArray[np.float64]:
+    """The product of each left row with the best row of each right item."""
+    products = np.empty((len(left_vectors), len(right)))
+    ends = np.append(right.start, len(right.vectors))
+    first = 0
+    # In parts: there may be many right vectors, and float64 doubles them.
+    while first < len(right):
+        stop = max(first + 1, int(np.searchsorted(ends, ends[first] + _RIGHT_ROWS, "right")) - 1)
+        part = right.vectors.read(int(ends[first]), int(ends[stop])).astype(np.float64)
+        starts = right.start[first:stop] - ends[first]
+        products[:, first:stop] = np.maximum.reduceat(left_vectors @ part.T, starts, axis=1)
+        first = stop
+    return products

@@ -172,7 +172,7 @@ class _Ranking:
                 lists = lists.join(aligned, on=_VECTORS, how="anti")
             ranked = _rank_others(images, lists, excluded, self._clusters, self._carriers)
             if self._folder is not None:
-                ranked.write_ipc(self._folder / f"{_RANKED}{number}")
+                ranked.write_parquet(self._folder / f"{_RANKED}{number}")
             entries = (ranked["item"].to_numpy(), ranked["rank"].to_numpy())
             similarity[entries] = ranked["similarity"].to_numpy()
             other[entries] = ranked["cluster"].to_numpy()
@@ -185,7 +185,7 @@ class _Ranking:
         if self._folder is None:
             raise AssertionError("rankings are used again, and need a folder")
         of_blocks = (
-            pl.read_ipc(self._folder / f"{_RANKED}{number}", memory_map=False)
+            pl.read_parquet(self._folder / f"{_RANKED}{number}")
             .filter(pl.col("similarity") >= lowest)
             .select(_VECTORS)
             for number in range(len(self._blocks))
@@ -208,10 +208,10 @@ class _Ranking:
     def _lists(self, number: int, images: pl.DataFrame) -> pl.DataFrame:
         path = self._folder / f"{_LISTS}{number}" if self._folder is not None else None
         if path is not None and path.exists():
-            return pl.read_ipc(path, memory_map=False)
+            return pl.read_parquet(path)
         lists = self._search.of(images["vector"].unique().sort().to_numpy(), self._depth)
         if path is not None:
-            lists.write_ipc(path)
+            lists.write_parquet(path)
         return lists
 
 

@@ -6,21 +6,25 @@ updates need not know of orientations.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
 
+from imgsim_assets.encoders.recorded import FINGERPRINT
 from imgsim_assets.encoders.settings import EncoderSettings
 from imgsim_assets.encoders.turned_vectors import TurnedVectors, turned_tables
+from imgsim_assets.encoders.vectors import VectorTable
+from imgsim_assets.errors import StoreError
 from imgsim_assets.images.orientation import ORIENTATIONS
-from imgsim_assets.index.stage import vectors_of
 from imgsim_assets.progress import Log, silent
 from imgsim_assets.similarity.cosine import Doubles, Indices, UnitRows, pair_cosines
 from imgsim_assets.similarity.items import ORIENTATION, Items, turned_keys
 from imgsim_assets.similarity.join import cosine_matrix
 from imgsim_assets.similarity.materialized import ORIENTATIONS_PROPERTY
+from imgsim_assets.similarity.vector_blocks import Part, VectorBlocks
 from imgsim_assets.storage.commit import Commit
 from imgsim_assets.storage.store import Store
 
@@ -62,9 +66,16 @@ class TurnedCatalogs:
 
     def turned(self, name: str, embeddings: Commit, items: Items) -> Items:
         """Images of a catalog, each in all orientations; vectors that are missing are computed."""
-        vectors = self.of(name, embeddings).read(items.keys["sha256"].to_list())
-        rows = vectors.reshape(len(vectors) * len(ORIENTATIONS), vectors.shape[2])
-        return Items(turned_keys(items.keys), rows, items.recorded)
+        vectors = self.of(name, embeddings)
+        images = items.keys["sha256"].unique().sort().to_list()
+        fingerprint = embeddings.properties[FINGERPRINT]
+        vectors.ensure(images)
+        try:
+            return _opened(stored_turned(self._store, name, fingerprint, items))
+        except StoreError:
+            # Damaged vectors have left their table.
+            vectors.ensure(images)
+            return _opened(stored_turned(self._store, name, fingerprint, items))
 
     def recipe(self, catalogs: Mapping[str, Commit]) -> dict[str, Any]:
         """What a result depends on whose images of some catalogs are turned; all null for none."""
@@ -78,16 +89,38 @@ class TurnedCatalogs:
         return sum(each.encoded for each in self._catalogs.values())
 
 
+@dataclass(frozen=True)
+class StoredTurnedVectors:
+    """The vectors of images (sha256) in all orientations, a row for each, read file by file."""
+
+    store: Store
+    name: str
+    fingerprint: str
+    sha256: pl.Series
+
+    def __call__(self) -> Iterator[Part]:
+        """All vectors, in parts; StoreError as of `VectorTable.read_rows`."""
+        upright = VectorTable(self.store, self.name, self.fingerprint)
+        tables = [upright, *turned_tables(self.store, self.name, self.fingerprint)]
+        for number, table in enumerate(tables):
+            for rows, vectors in table.read_rows(self.sha256):
+                yield rows * len(tables) + number, vectors
+
+
 def stored_turned(store: Store, name: str, fingerprint: str, items: Items) -> Items:
     """Images of a catalog, each in all orientations, of which the store has all vectors.
 
-    Raises:
-        StoreError: when vectors are missing or damaged.
+    Vectors are read when they are needed, which raises StoreError for missing or damaged ones.
     """
-    tables = turned_tables(store, name, fingerprint)
-    vectors = [items.vectors, *(vectors_of(table, items.keys["sha256"]) for table in tables)]
-    rows = np.stack(vectors, axis=1).reshape(len(items) * len(vectors), items.vectors.shape[1])
-    return Items(turned_keys(items.keys), rows, items.recorded)
+    parts = StoredTurnedVectors(store, name, fingerprint, items.keys["sha256"])
+    blocks = VectorBlocks.from_parts(len(items) * len(ORIENTATIONS), parts)
+    return Items(turned_keys(items.keys), blocks, items.recorded)
+
+
+def _opened(items: Items) -> Items:
+    """The items, whose vectors are read now."""
+    items.blocks.open()
+    return items
 
 
 class BestOrientation(NamedTuple):

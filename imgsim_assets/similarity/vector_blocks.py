@@ -71,6 +71,10 @@ class VectorBlocks:
         """How many rows a block has, at least 1."""
         return max(1, min(MAX_BLOCK_ROWS, MAX_BLOCK_BYTES // max(1, 4 * self.dim)))
 
+    def open(self) -> None:
+        """Read the vectors now, where they would be read when a row is asked for."""
+        _ = self.dim
+
     def blocks(self) -> Iterator[tuple[int, Floats]]:
         """All rows in blocks: the number of the first, and the vectors."""
         for start in range(0, len(self), self.block_rows):

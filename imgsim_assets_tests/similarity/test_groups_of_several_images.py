@@ -19,7 +19,6 @@ from hypothesis import strategies as st
 from imgsim_assets.catalog.stage import items_table
 from imgsim_assets.download.ledger.table import ledger_frame, ledger_table
 from imgsim_assets.encoders.recorded import FINGERPRINT
-from imgsim_assets.encoders.turned_vectors import TurnedVectors
 from imgsim_assets.images.orientation import ORIENTATIONS
 from imgsim_assets.similarity import image_sets, items, row_pairs
 from imgsim_assets.similarity.duplicate_groups import (
@@ -29,6 +28,7 @@ from imgsim_assets.similarity.duplicate_groups import (
     groups_table,
 )
 from imgsim_assets.similarity.items import Items
+from imgsim_assets.similarity.orientations import TurnedCatalogs
 from imgsim_assets.similarity.settings import CrossCatalogGroupSettings, GroupSettings, LinkSettings
 from imgsim_assets.storage.commit import Commit, PendingCommit
 from imgsim_assets.storage.store import Store
@@ -39,7 +39,7 @@ from imgsim_assets_tests.support.image_pool import (
     SHA256,
     SIMILARITY,
     TURNED_SIMILARITY,
-    turned_vectors,
+    turned_images,
 )
 
 # The images of each item, in their order.
@@ -365,7 +365,7 @@ def _run(
     stage = GroupStage(store, "all" if names else "shop", declared, catalogs=names, root=root)
     with (
         mock.patch.object(items, "from_index", lambda _, name: (_COMMIT, _items(catalogs[name]))),
-        mock.patch.object(TurnedVectors, "read", turned_vectors),
+        mock.patch.object(TurnedCatalogs, "turned", turned_images),
     ):
         stage.run()
 

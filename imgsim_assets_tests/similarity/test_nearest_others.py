@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from imgsim_assets.similarity.items import Items, turned_keys
 from imgsim_assets.similarity.nearest_others import DEPTH, nearest_others
+from imgsim_assets_tests.support.blocks import small_blocks
 from imgsim_assets_tests.support.image_pool import POOL, TURNED, TURNED_SIMILARITY
 
 
@@ -94,6 +95,48 @@ def test_nearest_different_items_equal_brute_force(counts: list[int], seed: int)
         np.testing.assert_allclose(others.similarity[number, 0], best[0], atol=1e-6)
         known = others.similarity[number][np.isfinite(others.similarity[number])]
         np.testing.assert_allclose(known, best[: len(known)][:DEPTH], atol=1e-6)
+
+
+@given(
+    images=st.lists(st.tuples(st.integers(0, 9), st.integers(0, len(POOL) - 1)), min_size=1),
+    same=st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=3),
+    rows=st.integers(1, 3),
+    has_aligned=st.booleans(),
+    is_turned=st.booleans(),
+)
+@settings(max_examples=15, deadline=None)
+def test_others_do_not_depend_on_the_blocks(
+    images: list[tuple[int, int]],
+    same: list[tuple[int, int]],
+    rows: int,
+    has_aligned: bool,
+    is_turned: bool,
+) -> None:
+    numbers = [number for _, number in sorted(images)]
+    keys = pl.DataFrame(
+        {"id": [f"i{item}" for item, _ in sorted(images)], "sha256": [str(n) for n in numbers]}
+    )
+    pairs = pl.DataFrame(
+        [(f"i{a}", f"i{b}") for a, b in same],
+        schema={"left_id": pl.String, "right_id": pl.String},
+        orient="row",
+    )
+    turned = None
+    if is_turned:
+        turned = Items(turned_keys(keys), TURNED[numbers].reshape(8 * len(numbers), -1))
+
+    def every_third(compared: pl.DataFrame) -> pl.DataFrame:
+        total = pl.col("left_sha256").cast(pl.Int64) + pl.col("right_sha256").cast(pl.Int64)
+        return compared.filter(total % 3 == 0)
+
+    aligned = every_third if has_aligned else None
+    whole = nearest_others(Items(keys, POOL[numbers]), pairs, turned, aligned)
+
+    with small_blocks(rows):
+        in_blocks = nearest_others(Items(keys, POOL[numbers]), pairs, turned, aligned)
+
+    for name in ("similarity", "other", "cluster"):
+        np.testing.assert_array_equal(getattr(in_blocks, name), getattr(whole, name))
 
 
 def test_over_orientations_the_best_of_each_pair_counts() -> None:

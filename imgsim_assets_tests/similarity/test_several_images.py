@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 
 from imgsim_assets.encoders.recorded import FINGERPRINT
-from imgsim_assets.encoders.turned_vectors import TurnedVectors
 from imgsim_assets.images.orientation import ORIENTATIONS
 from imgsim_assets.similarity import items, row_pairs, selection
 from imgsim_assets.similarity.graph import GraphStage
 from imgsim_assets.similarity.items import Items
 from imgsim_assets.similarity.matches import MatchReport, MatchStage
+from imgsim_assets.similarity.orientations import TurnedCatalogs
 from imgsim_assets.similarity.settings import Compare, GraphSettings, MatchSettings
 from imgsim_assets.storage.commit import Commit
 from imgsim_assets.storage.store import Store
@@ -28,7 +28,7 @@ from imgsim_assets_tests.support.image_pool import (
     POOL,
     SHA256,
     TURNED_SIMILARITY,
-    turned_vectors,
+    turned_images,
 )
 
 # The images of each item, in their order.
@@ -360,7 +360,7 @@ def _catalogs(left: Content, right: Content) -> Iterator[None]:
         mock.patch.object(selection, "values_within", values),
         mock.patch.object(items, "from_embeddings", read),
         mock.patch.object(items, "from_index", read),
-        mock.patch.object(TurnedVectors, "read", turned_vectors),
+        mock.patch.object(TurnedCatalogs, "turned", turned_images),
     ):
         yield
 

@@ -6,7 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imgsim_assets.similarity import threshold_join, top_k, unique_rows
-from imgsim_assets.similarity.unique_rows import find_unique_rows
+from imgsim_assets.similarity.unique_rows import find_unique_in_blocks, find_unique_rows
+from imgsim_assets.similarity.vector_blocks import VectorBlocks
+from imgsim_assets_tests.support.blocks import small_blocks
 from imgsim_assets_tests.support.vectors import Floats, families, noise, unit
 
 
@@ -31,6 +33,18 @@ def test_rows_of_the_same_bytes_are_grouped(seed: int, count: int, kinds: int) -
     ]
     assert groups == list(expected.values())
     assert unique.first.tolist() == [group[0] for group in groups]
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), count=st.integers(0, 60), kinds=st.integers(1, 60))
+def test_groups_do_not_depend_on_the_blocks(seed: int, count: int, kinds: int) -> None:
+    rows = _copied(seed, count, kinds)
+
+    with small_blocks(7):
+        unique = find_unique_in_blocks(VectorBlocks.of(rows))
+
+    for of_blocks, expected in zip(unique, find_unique_rows(rows), strict=True):
+        np.testing.assert_array_equal(of_blocks, expected)
 
 
 @settings(max_examples=50, deadline=None)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
-from numpy.typing import NDArray
 
+from imgsim_assets.similarity.items import Items, turned_keys
+from imgsim_assets.similarity.orientations import TurnedCatalogs
+from imgsim_assets.storage.commit import Commit
 from imgsim_assets_tests.support.vectors import cosines, lattice, noise
 
 # With exact ties, and some with the same vector under another sha256.
@@ -26,6 +26,7 @@ TURNED_SIMILARITY = [cosines(TURNED[:, turn], POOL) for turn in range(8)]
 SHA256 = [f"{(number * 7) % len(POOL):064d}" for number in range(len(POOL))]
 
 
-def turned_vectors(_: object, images: Sequence[str]) -> NDArray[np.float32]:
-    """In place of `TurnedVectors.read`."""
-    return TURNED[[SHA256.index(sha256) for sha256 in images]]
+def turned_images(_: TurnedCatalogs, __: str, ___: Commit, images: Items) -> Items:
+    """In place of `TurnedCatalogs.turned`."""
+    vectors = TURNED[[SHA256.index(sha256) for sha256 in images.keys["sha256"]]]
+    return Items(turned_keys(images.keys), vectors.reshape(-1, POOL.shape[1]), images.recorded)
