@@ -22,6 +22,15 @@ _RANKS: Mapping[str, pl.Expr] = {
     "first_seen": pl.col("fetched_at"),
 }
 
+_COLUMNS = [
+    "id",
+    "status",
+    "url",
+    LOCATION,
+    IS_LINK,
+    *("width", "height", "bytes", "fetched_at"),
+]
+
 
 def item_ranks(
     store: Store,
@@ -98,7 +107,7 @@ def _ledger(store: Store, name: str) -> pl.DataFrame:
     commit = table.latest()
     if commit is None:
         raise StoreError(f"{name}/images has no version, which ranks its items; materialize it")
-    return with_all_columns(table.read(commit))
+    return with_all_columns(table.read(commit, columns=_COLUMNS)).select(_COLUMNS)
 
 
 def _is_below(folder: str) -> pl.Expr:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from imgsim_assets.similarity.cosine import Doubles, Indices, UnitRows, pair_cosines
+from imgsim_assets.similarity.cosine import Doubles, Indices
 
 # Pairs that are scored at once.
 _PAIRS_PER_BATCH = 1 << 16
@@ -148,11 +148,6 @@ def similarity_within(
             scores = _similarity_of(members, counts[members], similarity)
             minimum[batch], mean[batch] = scores
     return minimum, mean
-
-
-def cosines_within(unit: UnitRows, i: Indices, j: Indices) -> Doubles:
-    """The cosines (p,) of pairs of rows of one set."""
-    return pair_cosines(unit.rows, unit.rows, i, j, squares=(unit.squares, unit.squares))
 
 
 def _similarity_of(

@@ -8,7 +8,6 @@ import numpy as np
 import polars as pl
 
 from imgsim_assets.reviews.decisions import Decisions
-from imgsim_assets.similarity.cosine import pair_cosines
 from imgsim_assets.similarity.item_pairs import (
     SCHEMA,
     best_of_each,
@@ -20,6 +19,7 @@ from imgsim_assets.similarity.item_pairs import (
 from imgsim_assets.similarity.items import Items
 from imgsim_assets.similarity.join_spec import MIN_COSINE
 from imgsim_assets.similarity.mean_best import mean_best
+from imgsim_assets.similarity.vector_blocks import cosines
 
 _PAIR = ["left_id", "right_id"]
 _IS_DECIDED = "is_decided"
@@ -109,14 +109,13 @@ def score_pairs(pairs: pl.DataFrame, left: Items, right: Items) -> pl.DataFrame:
     if not found.height:
         return pl.DataFrame(schema=schema)
     i, j = (found[f"{side}_row"].cast(pl.Int64).to_numpy() for side in ("left", "right"))
-    a, b = left.join_input.unit, right.join_input.unit
-    cosines = pair_cosines(a.rows, b.rows, i, j, squares=(a.squares, b.squares))
-    order = np.lexsort((j, -cosines, i))
+    scores = cosines(left.blocks, right.blocks, i, j)
+    order = np.lexsort((j, -scores, i))
     rows_of_pairs = pl.DataFrame(
         {
             "left_id": left.rows["id"].gather(i[order]),
             "right_id": right.rows["id"].gather(j[order]),
-            "similarity": cosines[order],
+            "similarity": scores[order],
         }
     )
     return item_pairs(rows_of_pairs, left, right)

@@ -27,6 +27,7 @@ from imgsim_assets.reviews.table import GROUPS, REVIEWS, read_reviews, unordered
 from imgsim_assets.similarity import items
 from imgsim_assets.similarity.calibration import CatalogItems
 from imgsim_assets.similarity.canonical import PROTECTED, canonical_order, item_ranks
+from imgsim_assets.similarity.distinct_images import distinct_images
 from imgsim_assets.similarity.evidence.accepted_pairs import (
     BY_EVIDENCE,
     CANDIDATES,
@@ -38,12 +39,11 @@ from imgsim_assets.similarity.evidence.accepted_pairs import (
 from imgsim_assets.similarity.evidence.compare_pairs import PairEvidence
 from imgsim_assets.similarity.evidence.known_pairs import EVIDENCE, EVIDENCE_RULE
 from imgsim_assets.similarity.group_rows import SCHEMA, group_items
-from imgsim_assets.similarity.image_sets import ImageSets, image_key
+from imgsim_assets.similarity.image_sets import ImageSets, link_positions
 from imgsim_assets.similarity.item_pairs import item_pairs
 from imgsim_assets.similarity.items import (
     LEFT_OUT,
     ORIENTATION,
-    VALUE,
     Items,
     row_keys,
     turned_keys,
@@ -204,7 +204,7 @@ class GroupStage:
         kept = select_images(self._store, settings, self._root, read)
         selected = dict(zip(self._catalogs, kept, strict=True))
         ranked = self._in_order(catalogs, selected)
-        images = _distinct_images(list(selected.values()))
+        images = distinct_images(list(selected.values()))
         resolved = (
             resolve_threshold(
                 self._store,
@@ -327,7 +327,7 @@ class GroupStage:
             self._turned.turned(name, indexes[name], of_catalog)
             for name, of_catalog in selected.items()
         )
-        return _distinct_images(list(turned))
+        return distinct_images(list(turned))
 
     def _grouped(
         self,
@@ -344,7 +344,8 @@ class GroupStage:
         alone = pl.concat([different["left_id"], different["right_id"]]).unique()
         sets = ImageSets.of(_compared_rows(ranked), images, self._settings.compare, alone, turned)
         linkage, verdicts = self._settings.linkage, decisions.verdicts
-        rows, bridges = group_items(items_in_order, sets, links, linkage, threshold, verdicts)
+        linked = link_positions(links, images.keys["id"])
+        rows, bridges = group_items(items_in_order, sets, linked, linkage, threshold, verdicts)
         return _with_catalog(rows) if self._cross_catalog else rows, bridges
 
     def _evidence(
@@ -407,40 +408,6 @@ def _in_both(links: pl.DataFrame) -> pl.DataFrame:
 def _compared_rows(ranked: pl.DataFrame) -> pl.DataFrame:
     """The images that are not left out."""
     return ranked.filter(pl.col(LEFT_OUT).is_null()) if LEFT_OUT in ranked.columns else ranked
-
-
-def _distinct_images(catalogs: Sequence[Items]) -> Items:
-    """One item for each distinct image of all catalogs, with its key as id.
-
-    With `within`, an image whose items have several values is one for each of them.
-    """
-    images = [
-        catalog.keys.select(
-            image_key(catalog.keys).alias("id"),
-            "sha256",
-            pl.col(f"^({VALUE}|{ORIENTATION})$"),
-        ).with_row_index("row")
-        for catalog in catalogs
-    ]
-    identity = ["id", *([ORIENTATION] if catalogs[0].is_turned else [])]
-    distinct = (
-        pl.concat(frame.with_columns(pl.lit(n).alias("catalog")) for n, frame in enumerate(images))
-        .unique(identity, keep="first", maintain_order=True)
-        .with_row_index("position")
-    )
-    vectors = np.concatenate(
-        [
-            catalog.vectors[distinct.filter(pl.col("catalog") == number)["row"].to_numpy()]
-            for number, catalog in enumerate(catalogs)
-            if len(catalog)
-        ]
-        or [catalogs[0].vectors]
-    )
-    in_order = distinct.sort(identity)
-    keys = in_order.select(
-        "id", pl.lit(0, pl.Int32).alias("image"), "sha256", pl.col(f"^({VALUE}|{ORIENTATION})$")
-    )
-    return Items(keys, vectors[in_order["position"].to_numpy()])
 
 
 def _cached_links(result: MaterializedResult) -> CachedNeighborLists | None:

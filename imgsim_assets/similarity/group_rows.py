@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 
 from imgsim_assets.reviews.table import DIFFERENT, MATCH
 from imgsim_assets.similarity.canonical import PROTECTED
-from imgsim_assets.similarity.clustering import Cluster, find_bridges, similarity_within
-from imgsim_assets.similarity.cosine import Indices
+from imgsim_assets.similarity.clustering import find_bridges, similarity_within
+from imgsim_assets.similarity.cosine import Doubles, Indices
 from imgsim_assets.similarity.decided_groups import DecidedNodes, decided_clusters
 from imgsim_assets.similarity.image_sets import ImageSets
 from imgsim_assets.similarity.items import ORIENTATION
@@ -48,7 +48,7 @@ _PAIR = ("left_id", "right_id")
 def group_items(
     items: pl.DataFrame,
     sets: ImageSets,
-    links: pl.DataFrame,
+    links: Indices,
     linkage: Linkage,
     threshold: float,
     verdicts: pl.DataFrame,
@@ -59,7 +59,7 @@ def group_items(
         items: id and protected, those that are canonical before others first. The order decides
             which item is canonical and, with linkage star, the groups.
         sets: the images of the items.
-        links: pairs of images (left_id, right_id: their keys), in both directions.
+        links: (p, 2) positions of images whose similarity reaches the threshold, a < b, sorted.
         linkage: connected or star.
         threshold: minimum cosine of a link.
         verdicts: people's decisions about pairs of items (left_id, right_id, verdict). Items that
@@ -73,22 +73,13 @@ def group_items(
         looks like the canonical item's. Items that have the same set of images count as one end
         of a bridge, which is named by the first of them.
     """
-    keys = sets.images.keys["id"]
-    one_way = links.filter(pl.col("left_id") < pl.col("right_id")).sort("left_id", "right_id")
-    ends = [keys.search_sorted(one_way[side]).to_numpy() for side in ("left_id", "right_id")]
-    node_links = sets.links(np.stack(ends, axis=1).astype(np.int64), threshold)
+    node_links = sets.links(links, threshold)
     nodes = sets.rows.select("id", "node")
     nodes = nodes.unique("id") if sets.has_several else nodes
-    ranked = items.with_row_index("rank").join(nodes, on="id")
-    by_node = ranked.sort("rank").group_by("node").agg("id", pl.col("rank").min()).sort("node")
-    counts = by_node["id"].list.len().cast(pl.Int64).to_numpy()
-    decided = _decided_nodes(verdicts, nodes)
-    ranks = by_node["rank"].cast(pl.Int64).to_numpy()
-    clusters = decided_clusters(node_links, ranks, linkage, decided, sets.similarity)
-    groups = [group for group in clusters if len(group.members) > 1 or counts[group.members[0]] > 1]
-    rows, bridges = _describe(groups, by_node["id"], counts, sets)
+    graph = _Graph.of(items, nodes, node_links, _decided_nodes(verdicts, nodes))
+    rows, bridges = _describe(graph, sets, linkage)
     rows = _with_verdicts(rows, verdicts)
-    bridges = _with_decided_bridges(bridges, nodes, decided)
+    bridges = _with_decided_bridges(bridges, nodes, graph.decided)
     protected = items.filter(PROTECTED)["id"]
     rows = rows.with_columns(
         keep=pl.col("is_canonical") | pl.col("id").is_in(protected.implode())
@@ -97,6 +88,64 @@ def group_items(
     if sets.turned is not None:
         described = with_names(described.with_columns(rows[ORIENTATION]))
     return described, bridges
+
+
+@dataclass(frozen=True)
+class _Graph:
+    """The nodes that may be in a group, numbered from 0, and the links between them.
+
+    Nodes of one item without a link are left out: of most catalogs, that is nearly all.
+
+    Attributes:
+        nodes: (n,) their numbers among all nodes, ascending.
+        ids: the items of each, those of lower rank first.
+        counts: (n,) how many these are.
+        ranks: (n,) the rank of the first of them.
+        links: (m, 2) pairs of nodes as they are numbered here, a < b, sorted.
+        decided: people's decisions, by the numbers among all nodes.
+    """
+
+    nodes: Indices
+    ids: pl.Series
+    counts: Indices
+    ranks: Indices
+    links: Indices
+    decided: DecidedNodes
+
+    @classmethod
+    def of(
+        cls, items: pl.DataFrame, nodes: pl.DataFrame, links: Indices, decided: DecidedNodes
+    ) -> _Graph:
+        """The graph of items (id, in order of rank) by their nodes (id, node)."""
+        of_item = nodes["node"].to_numpy()
+        count = np.bincount(of_item)
+        is_grouped = count > 1
+        for pairs in (links, decided.matches, decided.different):
+            is_grouped[pairs.ravel()] = True
+        chosen = nodes.filter(pl.Series(is_grouped[of_item]))
+        by_node = (
+            items.select("id")
+            .with_row_index("rank")
+            .join(chosen, on="id", maintain_order="left")
+            .group_by("node")
+            .agg("id", pl.col("rank").min())
+            .sort("node")
+        )
+        numbers = by_node["node"].to_numpy()
+        return cls(
+            numbers,
+            by_node["id"],
+            count[numbers],
+            by_node["rank"].cast(pl.Int64).to_numpy(),
+            np.searchsorted(numbers, links),
+            decided,
+        )
+
+    @property
+    def numbered(self) -> DecidedNodes:
+        """The decisions by the nodes as they are numbered here."""
+        pairs = (self.decided.matches, self.decided.different)
+        return DecidedNodes(*(np.searchsorted(self.nodes, each) for each in pairs))
 
 
 def _decided_nodes(verdicts: pl.DataFrame, nodes: pl.DataFrame) -> DecidedNodes:
@@ -152,34 +201,40 @@ def _with_decided_bridges(
 
 
 def _describe(
-    groups: Sequence[Cluster], ids: pl.Series, counts: Indices, sets: ImageSets
+    graph: _Graph, sets: ImageSets, linkage: Linkage
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Rows and bridges of groups of nodes, which have `ids` (n,) lists of `counts` (n,) items."""
+    """Rows and bridges of the groups of a graph."""
+    nodes, counts, ids = graph.nodes, graph.counts, graph.ids
+
+    def similarity(a: Indices, b: Indices) -> Doubles:
+        return sets.similarity(nodes[a], nodes[b])
+
+    clusters = decided_clusters(graph.links, graph.ranks, linkage, graph.numbered, similarity)
+    groups = [group for group in clusters if len(group.members) > 1 or counts[group.members[0]] > 1]
     name = ids.list.first()
     canonical = np.array([group.members[0] for group in groups], dtype=np.int64)
     members = np.array([node for group in groups for node in group.members], dtype=np.int64)
     group = np.repeat(np.arange(len(groups)), [len(group.members) for group in groups])
     bridges = [find_bridges(group.links, counts) for group in groups]
     bridge_counts = np.array([len(links) for links in bridges], dtype=np.int64)
-    minimum, mean = similarity_within(groups, counts, sets.similarity)
-    nodes = pl.DataFrame(
+    minimum, mean = similarity_within(groups, counts, similarity)
+    of_members = pl.DataFrame(
         {
-            "node": members,
             "group_id": name.gather(canonical[group]),
             "id": ids.gather(members),
-            "similarity": sets.similarity(canonical[group], members),
+            "similarity": similarity(canonical[group], members),
             "size": np.bincount(group, counts[members], len(groups))[group],
             "min_similarity": minimum[group],
             "mean_similarity": mean[group],
             "bridges": bridge_counts[group],
         }
     )
-    rows = nodes.explode("id").with_columns(is_canonical=pl.col("id") == pl.col("group_id"))
-    nearest = _nearest_images(sets, members, canonical[group])
+    rows = of_members.explode("id").with_columns(is_canonical=pl.col("id") == pl.col("group_id"))
+    nearest = _nearest_images(sets, nodes[members], nodes[canonical[group]])
     rows = rows.join(nearest, on="id", how="left", maintain_order="left")
     ends = np.array([link for links in bridges for link in links], dtype=np.int64).reshape(-1, 3)
     sha256 = sets.images.keys["sha256"]
-    left, right = sets.best_images(ends[:, 0], ends[:, 1])
+    left, right = sets.best_images(nodes[ends[:, 0]], nodes[ends[:, 1]])
     bridge_rows = pl.DataFrame(
         {
             "group_id": name.gather(canonical.repeat(bridge_counts)),
@@ -187,7 +242,7 @@ def _describe(
             "right_id": name.gather(ends[:, 1]),
             "left_sha256": sha256.gather(left),
             "right_sha256": sha256.gather(right),
-            "similarity": sets.similarity(ends[:, 0], ends[:, 1]),
+            "similarity": similarity(ends[:, 0], ends[:, 1]),
             "smaller_part": ends[:, 2],
         },
         schema={name: kind for name, kind in BRIDGE_SCHEMA.items() if name != "verdict"},
@@ -202,10 +257,13 @@ def _nearest_images(sets: ImageSets, members: Indices, canonical: Indices) -> pl
         id, image and sha256, and with turned images their orientation.
     """
     columns = ["id", "image", "sha256", *([ORIENTATION] if sets.turned is not None else [])]
+    is_member = np.zeros(len(sets), dtype=bool)
+    is_member[members] = True
+    rows = sets.rows.filter(pl.Series(is_member[sets.rows["node"].to_numpy()]))
     if not sets.has_several and sets.turned is None:
-        return sets.rows.select(columns)
+        return rows.select(columns)
     near = sets.nearest_images(members, canonical)
-    rows = sets.rows.join(near, on=["node", "position"], how="inner")
+    rows = rows.join(near, on=["node", "position"], how="inner")
     order = ["id", "cosine", ORIENTATION, "image"]
     best_first = rows.sort(order, descending=[False, True, False, False])
     return best_first.unique("id", keep="first").select(columns)

@@ -14,7 +14,6 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
-from imgsim_assets.similarity.clustering import cosines_within
 from imgsim_assets.similarity.cosine import Doubles, Indices
 from imgsim_assets.similarity.items import ORIENTATION, VALUE, Items
 from imgsim_assets.similarity.orientations import (
@@ -23,6 +22,7 @@ from imgsim_assets.similarity.orientations import (
     inverse,
 )
 from imgsim_assets.similarity.settings import Compare
+from imgsim_assets.similarity.vector_blocks import cosines
 
 # Pairs of images that are scored at once.
 _MAX_CELLS = 1 << 20
@@ -36,6 +36,19 @@ def image_key(rows: pl.DataFrame) -> pl.Expr:
     """What names a distinct image: its sha256, and with `within` also the value of its items."""
     sha256 = pl.col("sha256")
     return pl.concat_str(sha256, pl.lit(_SEPARATOR), VALUE) if VALUE in rows.columns else sha256
+
+
+def link_positions(links: pl.DataFrame, keys: pl.Series) -> Indices:
+    """The positions of linked images among sorted keys, (p, 2), a < b, sorted.
+
+    Args:
+        links: pairs of keys (left_id, right_id), of which those with left_id < right_id count.
+        keys: the keys of all images.
+    """
+    one_way = links.filter(pl.col("left_id") < pl.col("right_id"))
+    ends = [keys.search_sorted(one_way[side]).to_numpy() for side in ("left_id", "right_id")]
+    positions = np.stack(ends, axis=1).astype(np.int64)
+    return positions[np.lexsort((positions[:, 1], positions[:, 0]))]
 
 
 class _Cells(NamedTuple):
@@ -223,11 +236,11 @@ class ImageSets:
 
     def _compare_images(self, i: Indices, j: Indices) -> BestOrientation:
         """The cosines of images i (p,) and j, and the orientations in which i is as similar."""
-        unit = self.images.join_input.unit
+        upright = self.images.blocks
         if self.turned is None:
-            return BestOrientation(cosines_within(unit, i, j), np.zeros_like(i))
+            return BestOrientation(cosines(upright, upright, i, j), np.zeros_like(i))
         first, second = np.minimum(i, j), np.maximum(i, j)
-        best = best_orientations(self.turned.join_input.unit, unit, first, second)
+        best = best_orientations(self.turned.blocks, upright, first, second)
         is_turned = np.where(i <= j, best.orientation, inverse(best.orientation))
         # An image is upright beside itself, however its symmetries are rounded.
         return BestOrientation(best.cosine, np.where(i == j, 0, is_turned))

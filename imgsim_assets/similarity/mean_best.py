@@ -7,9 +7,10 @@ import polars as pl
 from numpy.typing import NDArray
 
 from imgsim_assets.images.orientation import ORIENTATIONS
-from imgsim_assets.similarity.cosine import Doubles, Indices, pair_cosines
+from imgsim_assets.similarity.cosine import Doubles, Indices
 from imgsim_assets.similarity.item_pairs import in_order
 from imgsim_assets.similarity.items import Items
+from imgsim_assets.similarity.vector_blocks import cosines
 
 # Pairs of images that are scored at once.
 _MAX_CELLS = 1 << 20
@@ -70,9 +71,8 @@ def _means(
     i = _ranges(left_start, left_count)
     width = right_count[pair]
     j = _ranges(right_start[pair], width)
-    a, b = left.join_input.unit, right.join_input.unit
-    cosines = pair_cosines(a.rows, b.rows, np.repeat(i, width), j, squares=(a.squares, b.squares))
-    best: Doubles = np.maximum.reduceat(cosines, np.cumsum(width) - width)
+    scores = cosines(left.blocks, right.blocks, np.repeat(i, width), j)
+    best: Doubles = np.maximum.reduceat(scores, np.cumsum(width) - width)
     if left.is_turned:
         # An item's rows are its images, each in all orientations.
         best, pair = best.reshape(-1, _COUNT).max(axis=1), pair[::_COUNT]

@@ -20,11 +20,11 @@ from imgsim_assets.encoders.vectors import VectorTable
 from imgsim_assets.errors import StoreError
 from imgsim_assets.images.orientation import ORIENTATIONS
 from imgsim_assets.progress import Log, silent
-from imgsim_assets.similarity.cosine import Doubles, Indices, UnitRows, pair_cosines
+from imgsim_assets.similarity.cosine import Doubles, Indices
 from imgsim_assets.similarity.items import ORIENTATION, Items, turned_keys
 from imgsim_assets.similarity.join import cosine_matrix
 from imgsim_assets.similarity.materialized import ORIENTATIONS_PROPERTY
-from imgsim_assets.similarity.vector_blocks import Part, VectorBlocks
+from imgsim_assets.similarity.vector_blocks import Part, VectorBlocks, cosines
 from imgsim_assets.storage.commit import Commit
 from imgsim_assets.storage.store import Store
 
@@ -131,7 +131,7 @@ class BestOrientation(NamedTuple):
 
 
 def best_orientations(
-    turned: UnitRows, upright: UnitRows, i: Indices, j: Indices
+    turned: VectorBlocks, upright: VectorBlocks, i: Indices, j: Indices
 ) -> BestOrientation:
     """Compare images i (p,) in all orientations with upright images j; ties go to the first.
 
@@ -142,22 +142,21 @@ def best_orientations(
         j: the images that are not.
     """
     count = len(ORIENTATIONS)
-    squares = turned.squares, upright.squares
     best = np.full(len(i), -np.inf)
     orientation = np.zeros(len(i), dtype=np.int64)
     for number in range(count):
-        cosines = pair_cosines(turned.rows, upright.rows, i * count + number, j, squares=squares)
-        better = cosines > best
-        best[better], orientation[better] = cosines[better], number
+        scores = cosines(turned, upright, i * count + number, j)
+        better = scores > best
+        best[better], orientation[better] = scores[better], number
     return BestOrientation(best, orientation)
 
 
 def best_cosine_matrix(left: Items, right: Items) -> Doubles:
     """All cosines (n, m) of two small sets of images, the left ones in their best orientation."""
-    cosines = cosine_matrix(left.vectors, right.vectors)
+    scores = cosine_matrix(left.vectors, right.vectors)
     if not left.is_turned:
-        return cosines
-    best: Doubles = cosines.reshape(-1, len(ORIENTATIONS), len(right)).max(axis=1)
+        return scores
+    best: Doubles = scores.reshape(-1, len(ORIENTATIONS), len(right)).max(axis=1)
     return best
 
 

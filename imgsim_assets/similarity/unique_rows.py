@@ -92,8 +92,8 @@ def _groups(hashes: Indices, rows: Callable[[Indices], Floats]) -> UniqueRows:
     leader = first_of_key[key_of_row].astype(np.int64)
     number = np.arange(len(hashes))
     duplicates = np.flatnonzero(leader != number)
-    for start in range(0, len(duplicates), _ROWS_COMPARED):
-        some = duplicates[start : start + _ROWS_COMPARED]
+    for at in range(0, len(duplicates), _ROWS_COMPARED):
+        some = duplicates[at : at + _ROWS_COMPARED]
         ends = rows(some), rows(leader[some])
         differs = (ends[0].view(np.uint32) != ends[1].view(np.uint32)).any(axis=1)
         leader[some[differs]] = some[differs]

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from imgsim_assets.similarity.cosine import Floats, Indices
+from imgsim_assets.similarity.cosine import Doubles, Floats, Indices, pair_cosines
 
 # Row numbers (p,) and their vectors (p, d): some rows of many.
 Part = tuple[Indices, Floats]
@@ -29,6 +29,8 @@ MAX_IN_MEMORY = 128 << 20
 # A block has at most so many rows, and vectors of so many bytes.
 MAX_BLOCK_ROWS = 1 << 16
 MAX_BLOCK_BYTES = 128 << 20
+# Vectors of pairs whose cosines are computed at once.
+_MAX_PAIR_BYTES = 32 << 20
 # Rows of a scratch file are read with those between them, if these are not many more.
 _MAX_READ_PER_ROW = 4
 
@@ -99,6 +101,26 @@ class VectorBlocks:
         """Some rows (p,) as rows of their own; nothing is read."""
         chosen = numbers if self._rows is None else self._rows[numbers]
         return VectorBlocks(self._stored, chosen)
+
+
+def cosines(left: VectorBlocks, right: VectorBlocks, i: Indices, j: Indices) -> Doubles:
+    """The float64 cosines (p,) of left rows i (p,) and right rows j, of which only these are read.
+
+    At most 32 MiB of vectors are in memory at once.
+    """
+    found = np.empty(len(i))
+    step = max(1, _MAX_PAIR_BYTES // (8 * max(1, left.dim)))
+    for start in range(0, len(i), step):
+        part = slice(start, start + step)
+        (a, of_left), (b, of_right) = _distinct(left, i[part]), _distinct(right, j[part])
+        found[part] = pair_cosines(a, b, of_left, of_right)
+    return found
+
+
+def _distinct(vectors: VectorBlocks, numbers: Indices) -> tuple[Floats, Indices]:
+    """The vectors of some rows, each once, and which of them each row has."""
+    distinct, position = np.unique(numbers, return_inverse=True)
+    return vectors.rows(distinct), position
 
 
 class _Rows(Protocol):

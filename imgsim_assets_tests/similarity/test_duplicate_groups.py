@@ -26,7 +26,7 @@ from imgsim_assets.similarity.duplicate_groups import (
     groups_table,
 )
 from imgsim_assets.similarity.group_rows import SCHEMA, group_items
-from imgsim_assets.similarity.image_sets import ImageSets
+from imgsim_assets.similarity.image_sets import ImageSets, link_positions
 from imgsim_assets.similarity.items import Items
 from imgsim_assets.similarity.join_spec import JoinSpec
 from imgsim_assets.similarity.neighbor_lists import neighbor_lists
@@ -128,7 +128,7 @@ def _group_items(
     return group_items(
         ranked.select("id", "protected"),
         ImageSets.of(ranked, images),
-        links,
+        link_positions(links, images.keys["id"]),
         linkage,
         0.8,
         Decisions.of(empty_reviews(), ranked, ranked).verdicts,
