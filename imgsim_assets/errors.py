@@ -51,6 +51,10 @@ class BusyError(StoreError):
     """Another run is at work on the same shard."""
 
 
+class ComputeError(ImgsimError):
+    """The tasks of a step cannot be run where its settings say, or were lost too often."""
+
+
 class EncoderError(ImgsimError):
     """An encoder cannot be loaded, or returned something that is not an embedding."""
 

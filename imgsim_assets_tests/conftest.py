@@ -15,7 +15,13 @@ disable_fsync()
 
 @pytest.fixture(autouse=True)
 def _no_store_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("IMGSIM_STORE", "IMGSIM_SERVE_URL", "DAGSTER_HOME", encoders.COUNTER):
+    for name in (
+        "IMGSIM_STORE",
+        "IMGSIM_SERVE_URL",
+        "IMGSIM_RAY_ADDRESS",
+        "DAGSTER_HOME",
+        encoders.COUNTER,
+    ):
         monkeypatch.delenv(name, raising=False)
 
 

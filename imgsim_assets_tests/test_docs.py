@@ -126,6 +126,13 @@ def test_yaml_of_matching_page_loads(tmp_path: Path) -> None:
     } <= keys
 
 
+def test_yaml_of_compute_page_is_valid() -> None:
+    pair, catalog = (yaml.safe_load(block) for block in _blocks("docs/compute.md", "yaml"))
+
+    assert MatchMatrixSettings(**pair["attributes"]).compute.engine == "ray"
+    assert CatalogSettings(**catalog["attributes"]).compute.cpus_per_task == 4
+
+
 def test_yaml_of_evidence_page_has_the_defaults() -> None:
     (pair,) = (yaml.safe_load(block) for block in _blocks("docs/evidence.md", "yaml"))
 

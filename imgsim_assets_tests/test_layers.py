@@ -30,6 +30,7 @@ _LAYERS = [
     ["catalog"],
     ["images"],
     ["storage"],
+    ["compute"],
     ["errors", "settings", "progress", "lazy"],
     ["text"],
     ["pages"],

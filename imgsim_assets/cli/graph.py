@@ -15,6 +15,8 @@ from imgsim_assets.cli.comparison import (
     turned_lines,
 )
 from imgsim_assets.cli.evidence import evidence_lines, evidence_options
+from imgsim_assets.compute.settings import ComputeSettings
+from imgsim_assets.compute.tasks import use_compute
 from imgsim_assets.pipeline.invariants import update_index
 from imgsim_assets.similarity.evidence.settings import EvidenceSettings
 from imgsim_assets.similarity.graph import GraphReport, GraphStage, graph_table
@@ -40,6 +42,7 @@ Examples:
 @options.false_matches_option
 @comparison_options
 @evidence_options
+@options.compute_option
 @options.out_option
 @options.store_option
 @options.json_option
@@ -50,6 +53,7 @@ def command(
     false_matches: str | None,
     comparison: dict[str, Any],
     evidence: EvidenceSettings,
+    compute: ComputeSettings,
     out: str | None,
     store: Store,
     as_json: bool,
@@ -68,7 +72,8 @@ def command(
     )
     update_index(store, catalog)
     stage = GraphStage(store, catalog, settings, variant=_variant(store, catalog, settings))
-    report = stage.run()
+    with use_compute(compute):
+        report = stage.run()
     edges = stage.table.read(stage.table.at(report.version))
     output.show_result(
         edges,

@@ -24,6 +24,8 @@ from imgsim_assets.cli.operand_summary import OperandSummary
 from imgsim_assets.cli.operands import declared_encoders, resolve_operand
 from imgsim_assets.cli.option_names import options_by_key
 from imgsim_assets.cli.terminal import echo
+from imgsim_assets.compute.settings import ComputeSettings
+from imgsim_assets.compute.tasks import use_compute
 from imgsim_assets.download.settings import DownloadSettings
 from imgsim_assets.encoders.settings import EncoderSettings
 from imgsim_assets.gallery.groups import group_gallery
@@ -130,6 +132,7 @@ Examples:
     f"[default: {CheckSettings().max_group_fraction:g}]",
 )
 @single_list_options
+@options.compute_option
 @options.html_option
 @options.out_option
 @options.encoder_options
@@ -149,6 +152,7 @@ def command(
     deletions: str | None,
     max_group_fraction: float | None,
     list_options: ListOptions,
+    compute: ComputeSettings,
     html: str | None,
     out: str | None,
     encoder: EncoderSettings,
@@ -195,7 +199,8 @@ def command(
     encoders = declared_encoders(store, args, encoder)
     with output.show_progress(quiet=quiet or as_json) as (log, _):
         stage = _stage(store, names, settings, encoders, log)
-        report = stage.run()
+        with use_compute(compute, log):
+            report = stage.run()
     commit = stage.table.at(report.version)
     members = group_members(store, stage.table, commit)
     suspicious = suspicious_groups(stage.table, commit, limits)

@@ -29,6 +29,7 @@ from imgsim_assets.cli.operands import (
 )
 from imgsim_assets.cli.option_names import options_by_key
 from imgsim_assets.cli.terminal import echo
+from imgsim_assets.compute.settings import ComputeSettings
 from imgsim_assets.download.settings import DownloadSettings
 from imgsim_assets.encoders.settings import EncoderSettings
 from imgsim_assets.gallery.document import Gallery
@@ -85,6 +86,7 @@ Examples:
 @comparison_options
 @evidence_options
 @list_options
+@options.compute_option
 @click.option(
     "--result-header",
     metavar="A,B,...",
@@ -109,6 +111,7 @@ def command(
     comparison: dict[str, Any],
     evidence: EvidenceSettings,
     list_options: ListOptions,
+    compute: ComputeSettings,
     result_header: tuple[str, ...],
     matrix: bool,
     html: str | None,
@@ -153,7 +156,7 @@ def command(
     is_self = names[0] == names[1]
     stored = with_room_for_self(settings) if is_self else settings
     matrix_settings = MatchMatrixSettings(
-        name="__".join(names), left=names[0], right=names[1]
+        name="__".join(names), left=names[0], right=names[1], compute=compute
     ).model_copy(update=dict(stored))
     variant = options.settings_hash(stored, encoder.identity)
     encoders = declared_encoders(store, args, encoder)

@@ -8,13 +8,14 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import click
 from pydantic import ValidationError
 
 from imgsim_assets.cli.option_names import options_by_key, with_options
 from imgsim_assets.cli.output_paths import check_outputs
+from imgsim_assets.compute.settings import RAY_ADDRESS, ComputeSettings, EngineName
 from imgsim_assets.download.settings import DownloadSettings
 from imgsim_assets.encoders.settings import EncoderSettings
 from imgsim_assets.settings import Settings
@@ -129,6 +130,13 @@ def _split_headers(
 def _check_device(_: click.Context, __: click.Parameter, device: str | None) -> str | None:
     parse_settings(EncoderSettings, device=device)
     return device
+
+
+def _parse_compute(_: click.Context, __: click.Parameter, engine: EngineName) -> ComputeSettings:
+    settings = ComputeSettings(engine=engine)
+    if problem := settings.problem():
+        raise click.UsageError(f"--compute: {problem}")
+    return settings
 
 
 def check_folder(_: click.Context, parameter: click.Parameter, path: str | None) -> str | None:
@@ -331,6 +339,14 @@ html_option = click.option(
     callback=_check_html,
     help="Write a page with the images, which works offline; of more than 2,000 pairs the images "
     "are in a folder beside it.",
+)
+compute_option = click.option(
+    "--compute",
+    type=click.Choice(get_args(EngineName)),
+    default="local",
+    show_default=True,
+    callback=_parse_compute,
+    help=f"Where images are compared: in this process, or on the Ray cluster of {RAY_ADDRESS}.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 quiet_option = click.option("--quiet", "-q", is_flag=True, help="Show no progress.")

@@ -145,6 +145,12 @@ class YamlComponent(dg.Component):
             path = key.split(".")
             raise self.error(context, path, f"{cron!r} {problem}; {_CRON_EXAMPLES[path[-1]]}")
 
+    def check_compute(self, context: dg.ComponentLoadContext) -> None:
+        """Raise an error when tasks cannot run where the declaration says."""
+        problem = self.declared.compute.problem()
+        if problem is not None:
+            raise self.error(context, ["compute"], problem)
+
     def check_timezone(self, context: dg.ComponentLoadContext, timezone: str) -> None:
         """Raise an error for an unknown time zone."""
         try:

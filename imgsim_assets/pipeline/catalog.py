@@ -9,6 +9,7 @@ from typing import Self
 
 from imgsim_assets.catalog.settings import SourceSettings
 from imgsim_assets.catalog.stage import ItemsReport, ItemsStage, items_table
+from imgsim_assets.compute.tasks import use_compute
 from imgsim_assets.download.settings import DownloadSettings, Retry
 from imgsim_assets.download.stage import DownloadReport, ImagesStage
 from imgsim_assets.encoders.settings import EncoderSettings
@@ -219,18 +220,22 @@ class CatalogPipeline:
 
     def index(self) -> IndexReport:
         """Update the FAISS index `<name>/index` to match the embeddings."""
-        return IndexStage(self.store, self.name, self.settings.index, log=self.warn).run()
+        stage = IndexStage(self.store, self.name, self.settings.index, log=self.warn)
+        with use_compute(self.settings.compute, self.log):
+            return stage.run()
 
     def graph(self) -> GraphReport:
         """Update `<name>/similarity_graph` to match the index."""
-        return GraphStage(
+        stage = GraphStage(
             self.store,
             self.name,
             self.settings.graph,
             root=self.root,
             encoder=self.encoder,
             log=self.log,
-        ).run()
+        )
+        with use_compute(self.settings.compute, self.log):
+            return stage.run()
 
     def groups(self) -> GroupReport:
         """Update `<name>/duplicate_groups` to match the index.
@@ -240,14 +245,16 @@ class CatalogPipeline:
         """
         if self.settings.groups is None:
             raise SettingsError(f"groups: {self.name} declares none; set 'groups: {{}}'")
-        return GroupStage(
+        stage = GroupStage(
             self.store,
             self.name,
             self.settings.groups,
             root=self.root,
             encoders={self.name: self.encoder},
             log=self.log,
-        ).run()
+        )
+        with use_compute(self.settings.compute, self.log):
+            return stage.run()
 
     def evaluate(self) -> EncoderEvaluation:
         """Measure the encoder on the catalog's own images, if that is not up to date.
@@ -257,6 +264,8 @@ class CatalogPipeline:
         """
         if self.settings.evaluation is None:
             raise SettingsError(f"evaluation: {self.name} declares none; set 'evaluation: {{}}'")
-        return EvaluationStage(
+        stage = EvaluationStage(
             self.store, self.name, self.settings.evaluation, self.encoder, log=self.log
-        ).run()
+        )
+        with use_compute(self.settings.compute, self.log):
+            return stage.run()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import polars as pl
 
+from imgsim_assets.compute.tasks import use_compute
 from imgsim_assets.encoders.settings import EncoderSettings
 from imgsim_assets.pipeline.settings import MatchMatrixSettings
 from imgsim_assets.progress import Log, silent
@@ -62,7 +63,7 @@ class MatchPipeline:
                 made their vectors.
         """
         settings = self.settings
-        return MatchStage(
+        stage = MatchStage(
             self.store,
             self.table_name,
             settings,
@@ -71,7 +72,9 @@ class MatchPipeline:
             root=self.root,
             encoders=self.encoders,
             log=self.log,
-        ).run()
+        )
+        with use_compute(settings.compute, self.log):
+            return stage.run()
 
     def compared(self) -> tuple[Items, Items]:
         """The left and the right images that are compared, as they are now.

@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 
 from imgsim_assets.catalog.settings import SourceSettings
 from imgsim_assets.catalog.source import check_source_exists
+from imgsim_assets.compute.settings import Compute, ComputeSettings
 from imgsim_assets.download.settings import DownloadSettings
 from imgsim_assets.encoders.settings import EncoderChoice, EncoderSettings, EvaluationSettings
 from imgsim_assets.errors import SourceError
@@ -150,6 +151,7 @@ class CatalogSettings(Settings):
     groups: GroupSettings | None = Field(
         None, description="find duplicate groups; '{}' for the defaults"
     )
+    compute: Compute = ComputeSettings()
     export: ExportSettings | None = Field(
         None, description="export the similarity graph and the groups to Delta tables, too"
     )
@@ -225,6 +227,7 @@ class MatchMatrixSettings(MatchSettings):
         min_length=1,
         description=REVIEWS_FILE,
     )
+    compute: Compute = ComputeSettings()
     automation: bool = Field(True, description="materialize when one of the catalogs changed")
     export: ExportSettings | None = Field(None, description="export to a Delta table, too")
     gallery: bool = Field(
@@ -279,6 +282,7 @@ class DuplicateGroupsSettings(CrossCatalogGroupSettings):
     reviews: str | None = Field(
         None, min_length=1, description=f"{REVIEWS_FILE}; an id is catalog/id"
     )
+    compute: Compute = ComputeSettings()
     automation: bool = Field(True, description="materialize when one of the catalogs changed")
     export: ExportSettings | None = Field(None, description="export to a Delta table, too")
     checks: CheckSettings = CheckSettings()

@@ -84,6 +84,10 @@ class RemoteFiles:
                 "'imgsim_assets[s3]'"
             ) from error
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The client's own state may hold credentials.
+        return _reopened, (self.url, self._single_writer)
+
     def _path(self, path: str) -> str:
         return f"{self._base}/{path}" if path else self._base
 
@@ -234,6 +238,10 @@ def _s3_status(response: Mapping[str, Any]) -> int | None:
         return int(status)
     code = str(response.get("Error", {}).get("Code"))
     return {"PreconditionFailed": _PRECONDITION_FAILED, "412": _PRECONDITION_FAILED}.get(code)
+
+
+def _reopened(url: str, single_writer: bool) -> RemoteFiles:
+    return RemoteFiles(url, single_writer=single_writer)
 
 
 def _remove_abandoned(folder: Path) -> None:

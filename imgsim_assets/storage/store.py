@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from imgsim_assets.errors import SettingsError, StoreError
 from imgsim_assets.storage.blobs import Blobs
@@ -24,6 +26,7 @@ from imgsim_assets.storage.table import DATA, Table
 
 ENVIRONMENT_VARIABLE = "IMGSIM_STORE"
 DEFAULT = Path("data/store")
+_opened: dict[tuple[str, str | None], Store] = {}
 _TABLE_NAME = re.compile(r"[a-z][a-z0-9_]*(/[a-z0-9][a-z0-9_.-]*)+")
 
 
@@ -39,6 +42,10 @@ class Store:
         self.files = files
         self.blobs = Blobs(files)
         self._run_id = run_id
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Another process opens the store again, once, with credentials of its own.
+        return _reopened, (self.files, self._run_id)
 
     @classmethod
     def open(
@@ -118,6 +125,16 @@ class Store:
         for name in sorted(names):
             if not name.startswith("_"):
                 yield from self._folders_below(f"{folder}/{name}" if folder else name)
+
+
+def _reopened(files: Files, run_id: str | None) -> Store:
+    """The store of a task that another process has sent."""
+    if isinstance(files, LocalFiles) and not files.root.is_dir():
+        raise StoreError(
+            f"{socket.gethostname()} has no folder {files.root}, where the store is; mount it on "
+            "every machine, or keep the store on an object store"
+        )
+    return _opened.setdefault((files.url, run_id), Store(files, run_id=run_id))
 
 
 def default_url() -> str:

@@ -49,6 +49,11 @@ CASES = {
             "2 is not a cosine; give -1 to",
         ],
     ),
+    "cluster without an address": (
+        _CATALOG,
+        _PAIR | {"compute": "ray"},
+        ["defs/pair/defs.yaml:", "attributes.compute: "],
+    ),
     "name of something else": (
         _CATALOG | {"name": "duplicate_groups"},
         _PAIR | {"left": "duplicate_groups"},

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import socket
 import tempfile
@@ -281,3 +282,12 @@ def test_entries_of_a_remote_folder_span_several_pages(s3_root: str) -> None:
     )
 
     assert [entry.name for entry in files.entries("many")] == [f"{n:04d}" for n in range(1010)]
+
+
+def test_files_of_a_task_are_those_of_the_same_bucket(s3_root: str) -> None:
+    files = open_files(s3_root, single_writer=True)
+    files.write("a/file", b"x")
+
+    sent = pickle.loads(pickle.dumps(files))
+
+    assert sent.read("a/file") == b"x"

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import pytest
@@ -152,3 +153,32 @@ def test_a_table_with_an_interrupted_first_commit_is_not_listed(
 def test_commits_record_the_run_id(tmp_path: Path) -> None:
     assert tables.put(Store.open(tmp_path, run_id="run-1").table("a/b"), {}).run_id == "run-1"
     assert tables.put(Store.open(tmp_path).table("a/b"), {}).run_id is None
+
+
+def test_store_of_a_task_is_opened_once_and_reads_what_was_written(tmp_path: Path) -> None:
+    store = Store.open(tmp_path / "store", run_id="run")
+    (name,) = store.blobs.put_many([b"an image"])
+    store.blobs.flush()
+
+    sent = pickle.loads(pickle.dumps(store))
+
+    assert sent is pickle.loads(pickle.dumps(store))
+    assert sent.blobs.get(name) == b"an image"
+    assert sent.url == store.url
+
+
+def test_store_of_a_task_that_this_machine_does_not_have_is_one_message(tmp_path: Path) -> None:
+    sent = pickle.dumps(Store.open(tmp_path / "store"))
+
+    with pytest.raises(StoreError, match=r"has no folder .*/store, where the store is; mount it"):
+        pickle.loads(sent)
+
+
+def test_table_of_a_task_reads_and_writes(tmp_path: Path) -> None:
+    store = Store.open(tmp_path / "store")
+    tables.put(store.table("shop/items"), {"a": 1})
+
+    sent = pickle.loads(pickle.dumps(store.table("shop/items")))
+    tables.add(sent, {"b": 2})
+
+    assert tables.values(sent.read(tables.latest_commit(sent))) == {"a": 1, "b": 2}

@@ -46,6 +46,7 @@ class DuplicateGroupsComponent(ComparingComponent):
                 "choose another",
             )
         self.check_owners_and_tags(context, settings.owners, settings.tags)
+        self.check_compute(context)
         evaluated = self.catalogs_with_evaluation(context, names)
         root, path = context.project_root, (CROSS_CATALOG_GROUPS, settings.name)
         table_names = {self.asset_key(*path): "/".join(path)}

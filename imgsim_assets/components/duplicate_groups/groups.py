@@ -165,6 +165,7 @@ def cross_catalog_groups_asset(
     )
     @retry_faults
     def cross_catalog_groups(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+        from imgsim_assets.compute.tasks import use_compute
         from imgsim_assets.similarity.duplicate_groups import GroupStage
 
         refuse_failed_inputs(context)
@@ -180,7 +181,9 @@ def cross_catalog_groups_asset(
             encoders=encoders,
             log=context.log.info,
         )
-        return _result(store, stage.table, stage.run(), settings, root)
+        with use_compute(settings.compute, context.log.info):
+            report = stage.run()
+        return _result(store, stage.table, report, settings, root)
 
     return cross_catalog_groups
 

@@ -84,6 +84,7 @@ class ImageCatalogComponent(YamlComponent):
         self.check_timezone(context, settings.timezone)
         self.check_name(context, "catalogs")
         self.check_owners_and_tags(context, settings.owners, settings.tags)
+        self.check_compute(context)
 
 
 def _assets(catalog: CatalogContext) -> list[dg.AssetsDefinition]:

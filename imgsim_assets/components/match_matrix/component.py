@@ -43,6 +43,7 @@ class MatchMatrixComponent(ComparingComponent):
             )
         self.check_name(context, "match tables")
         self.check_owners_and_tags(context, settings.owners, settings.tags)
+        self.check_compute(context)
         evaluated = self.catalogs_with_evaluation(context, [settings.left, settings.right])
         self.check_cron(context, "checks.audit_schedule", settings.checks.audit_schedule)
         audits = [matches_audit(settings, self.asset_key)]

@@ -6,7 +6,7 @@ collection deletes those of images that no catalog has any more.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,7 +28,7 @@ from imgsim_assets.similarity.evidence.features import (
     features_fingerprint,
     scaled_size,
 )
-from imgsim_assets.storage.commit import Commit
+from imgsim_assets.storage.commit import Commit, DataFile
 from imgsim_assets.storage.gc import PER_IMAGE, SHA256
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import Table
@@ -77,12 +77,31 @@ class FeatureTable:
             row[SHA256]: _features(row) for frame in frames for row in frame.iter_rows(named=True)
         }
 
-    def append(self, features: Mapping[str, ImageFeatures | None]) -> None:
-        """Commit the features of images by sha256; None for one that cannot be decoded."""
+    def without_features(self, images: Iterable[str]) -> list[str]:
+        """Those of some images (sha256) that have no row, sorted. Only keys are read."""
+        missing = set(images)
+        commit = self.table.latest()
+        if commit is None or not missing:
+            return sorted(missing)
+        try:
+            for file in vector_files(commit):
+                missing -= set(self.table.read_file(file.keys)[SHA256])
+        except CorruptFileError:
+            drop_damaged(self.table, commit)
+            return self.without_features(images)
+        return sorted(missing)
+
+    def write(self, features: Mapping[str, ImageFeatures | None]) -> list[DataFile]:
+        """Store the features of images by sha256; None for one that cannot be decoded."""
         if not features:
-            return
+            return []
         rows = [_row(sha256, each) for sha256, each in sorted(features.items())]
-        added = write_vectors(self.table, pl.DataFrame(rows, schema=_SCHEMA, orient="row"))
+        return write_vectors(self.table, pl.DataFrame(rows, schema=_SCHEMA, orient="row"))
+
+    def append(self, added: Sequence[DataFile]) -> None:
+        """Commit files of `write`."""
+        if not added:
+            return
         bases: list[Commit | None] = []
 
         def properties(base: Commit | None) -> Mapping[str, Any]:

@@ -1,0 +1,66 @@
+"""Where a component's tasks run, and what each of them may use."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+
+from imgsim_assets.settings import Settings
+
+# Environment variable: the address of the Ray cluster.
+RAY_ADDRESS = "IMGSIM_RAY_ADDRESS"
+EngineName = Literal["local", "ray"]
+
+
+class ComputeSettings(Settings):
+    """Where the tasks of joins, groups, indexes, evaluations and evidence run.
+
+    They have the same results everywhere. The keys after `engine` are for Ray.
+    """
+
+    engine: EngineName = Field(
+        "local",
+        description=f"local: in the process of the step; ray: on the Ray cluster of {RAY_ADDRESS}",
+    )
+    cpus_per_task: int = Field(1, ge=1, le=1024, description="cores that a task occupies and uses")
+    gpus_per_task: float = Field(
+        0, ge=0, le=16, description="GPUs, or a fraction of one, of a task that can use them"
+    )
+    memory_per_task_mib: int | None = Field(
+        None,
+        ge=1,
+        description="memory that a node must have free for a task, in MiB; default: what the task "
+        "is estimated to need",
+    )
+    retries: int = Field(
+        3, ge=0, le=100, description="how often a task is run again whose worker or node was lost"
+    )
+
+    def problem(self) -> str | None:
+        """Why tasks cannot run there, and what to do; None if nothing is known to be wrong."""
+        if self.engine == "local":
+            return None
+        if importlib.util.find_spec("ray") is None:
+            return "ray is not installed; run: pip install 'imgsim_assets[ray]'"
+        if not os.environ.get(RAY_ADDRESS):
+            return (
+                f"the environment variable {RAY_ADDRESS} is not set; set it to the address of the "
+                "Ray cluster: host:6379 on a machine of the cluster, ray://host:10001 elsewhere, "
+                "or local for the cores of this machine"
+            )
+        return None
+
+
+def _from_name(value: Any) -> Any:
+    return {"engine": value} if isinstance(value, str) else value
+
+
+# In YAML just the name of the engine is enough.
+Compute = Annotated[
+    ComputeSettings,
+    BeforeValidator(_from_name, json_schema_input_type=EngineName | ComputeSettings),
+]
+LOCAL = ComputeSettings()
