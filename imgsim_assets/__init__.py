@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         table_input,
         table_spec,
     )
+    from imgsim_assets.compute.settings import ComputeSettings
     from imgsim_assets.download.settings import DownloadSettings
     from imgsim_assets.encoders.settings import EncoderSettings, EvaluationSettings
     from imgsim_assets.index.settings import IndexSettings
@@ -58,6 +59,7 @@ __all__ = [
     "CatalogSettings",
     "Changes",
     "CheckSettings",
+    "ComputeSettings",
     "DownloadSettings",
     "DuplicateGroupsComponent",
     "DuplicateGroupsSettings",
@@ -109,6 +111,7 @@ _load = lazy_getattr(
         "CatalogSettings": "pipeline.settings",
         "Changes": "storage.changes",
         "CheckSettings": "pipeline.settings",
+        "ComputeSettings": "compute.settings",
         "DownloadSettings": "download.settings",
         "DuplicateGroupsComponent": "components.duplicate_groups.component",
         "DuplicateGroupsSettings": "pipeline.settings",

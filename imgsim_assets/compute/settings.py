@@ -16,10 +16,7 @@ EngineName = Literal["local", "ray"]
 
 
 class ComputeSettings(Settings):
-    """Where the tasks of joins, groups, indexes, evaluations and evidence run.
-
-    They have the same results everywhere. The keys after `engine` are for Ray.
-    """
+    """Where tasks (joins, evaluations, evidence) run; the results are the same everywhere."""
 
     engine: EngineName = Field(
         "local",

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
 import pytest
 from hypothesis import given
@@ -13,13 +14,16 @@ from imgsim_assets.compute.tasks import run_tasks, task_ranges, use_compute
 from imgsim_assets.errors import StoreError
 from imgsim_assets_tests.support.compute_tasks import fail, square
 
+T = TypeVar("T")
+R = TypeVar("R")
+
 
 class EightSlots:
     """A runner with room for eight tasks, which runs none."""
 
     slots = 8
 
-    def map(self, function: object, tasks: Sequence[object], kind: TaskKind) -> Iterator[object]:
+    def map(self, function: Callable[[T], R], tasks: Sequence[T], kind: TaskKind) -> Iterator[R]:
         raise AssertionError("nothing is to run")
 
     def close(self) -> None:
