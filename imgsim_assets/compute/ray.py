@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import threading
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Self, TypeVar
@@ -31,6 +33,7 @@ _MIN_SLOTS = 8
 _POLL_S = 1.0
 # Without a result for so long, it is said if no node has what a task needs.
 _STALLED_POLLS = 15
+_CONNECT_S = 20.0
 # How long the end of a step waits for the workers of its tasks to exit.
 _CANCEL_S = 10.0
 _MIB = 2**20
@@ -79,7 +82,8 @@ class RayRunner:
         remote = ray.remote(run_task).options(
             **resources, max_retries=self._settings.retries, name=kind.label
         )
-        shared = ray.put(function)
+        # In a list, so that a worker fetches it once, and not anew for each task.
+        key, shared = uuid.uuid4().hex, [ray.put(function)]
         pending: dict[Any, int] = {}
         self._pending.append(pending)
         finished: dict[int, R] = {}
@@ -89,7 +93,7 @@ class RayRunner:
                 for number in range(len(tasks)):
                     while number not in finished:
                         while submitted < len(tasks) and len(pending) < _MAX_PENDING:
-                            reference = remote.remote(shared, tasks[submitted], __version__)
+                            reference = remote.remote(key, shared, tasks[submitted], __version__)
                             pending[reference] = submitted
                             submitted += 1
                         ready, _ = ray.wait(list(pending), num_returns=1, timeout=_POLL_S)
@@ -123,6 +127,7 @@ class RayRunner:
                 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
                 options["include_dashboard"] = False
             try:
+                _require_listener(self._address)
                 ray.init(self._address, **options)
             except (ConnectionError, RuntimeError, ValueError, OSError) as error:
                 raise ComputeError(
@@ -186,6 +191,13 @@ class RayRunner:
                 # A task in a matrix product would not see a gentler request.
                 ray.cancel(reference, force=True)
             ray.wait(references, num_returns=len(references), timeout=_CANCEL_S)
+
+
+def _require_listener(address: str) -> None:
+    """Raise OSError where nothing listens at host:port, which Ray would try for minutes."""
+    host, separator, port = address.rpartition("://")[2].rpartition(":")
+    if separator and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), _CONNECT_S).close()
 
 
 @contextmanager

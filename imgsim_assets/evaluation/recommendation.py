@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from imgsim_assets.compute.settings import ComputeSettings
+from imgsim_assets.compute.tasks import use_compute
 from imgsim_assets.encoders.recorded import encoder_from_commit
 from imgsim_assets.encoders.settings import EncoderSettings
 from imgsim_assets.evaluation.operating_points import floor_to_grid, operating_points, point_at
@@ -91,7 +93,8 @@ def recommend_threshold(
         StoreError: when the catalog has no embeddings, or another encoder made them.
     """
     settings = recorded_settings(store, name)
-    evaluation = EvaluationStage(store, name, settings, encoder, log=log).run()
+    with use_compute(ComputeSettings(), log):
+        evaluation = EvaluationStage(store, name, settings, encoder).run()
     commit, compared = items.from_embeddings(store, name)
     recorded = encoder_from_commit(commit)
     calibration = calibrate(

@@ -18,22 +18,19 @@ from typing import Any
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from PIL import Image
 
 from imgsim_assets.catalog.stage import items_table
-from imgsim_assets.encoders.encoder import default_batch_size
-from imgsim_assets.encoders.engine import EncodedBatch, Engine
 from imgsim_assets.encoders.recorded import (
     FINGERPRINT,
     encoder_from_commit,
-    load_encoder_of,
 )
 from imgsim_assets.encoders.settings import (
     EVALUATION_VERSION,
     EncoderSettings,
     EvaluationSettings,
 )
-from imgsim_assets.errors import CorruptFileError, StoreError
+from imgsim_assets.errors import StoreError
+from imgsim_assets.evaluation.copies import CopyEncoder, Originals
 from imgsim_assets.evaluation.operating_points import (
     BEST_DIFFERENT,
     DIFFERENT_IMAGES,
@@ -41,10 +38,8 @@ from imgsim_assets.evaluation.operating_points import (
     point_at,
     recall_rows,
 )
-from imgsim_assets.images.decode import decode
-from imgsim_assets.images.perturbations import PERTURBATIONS, perturb
+from imgsim_assets.images.perturbations import PERTURBATIONS
 from imgsim_assets.index.stage import embedded_images
-from imgsim_assets.progress import Log, Progress, silent
 from imgsim_assets.similarity.calibration import (
     Calibration,
     CatalogItems,
@@ -137,7 +132,6 @@ class EvaluationStage:
         encoder: the catalog's encoder as declared, its weights file located: it says where to
             compute. By default the encoder that was recorded with the vectors, which must not be
             a factory's.
-        log: receives progress messages.
     """
 
     def __init__(
@@ -146,14 +140,11 @@ class EvaluationStage:
         name: str,
         settings: EvaluationSettings,
         encoder: EncoderSettings | None = None,
-        *,
-        log: Log = silent,
     ) -> None:
         self._store = store
         self._name = name
         self._settings = settings
         self._declared = encoder
-        self._log = log
         self._table = evaluation_table(store, name)
 
     def run(self) -> EncoderEvaluation:
@@ -224,7 +215,8 @@ class EvaluationStage:
         recipe = _copies_recipe(fingerprint, copied)
         if newest is not None and newest.properties.get(_COPIES) == recipe:
             return recall_rows(self._table.read(newest)), recipe
-        cosines = self._cosines_of_copies(embeddings, copied, sample.vectors)
+        encoder = CopyEncoder(self._store, self._name, embeddings, self._declared)
+        cosines = encoder.cosines(Originals(copied, sample.vectors[: len(copied)]))
         return evaluation_rows(cosines), recipe
 
     def _labels(self, images: pl.DataFrame) -> list[str | None]:
@@ -242,44 +234,6 @@ class EvaluationStage:
         joined = images.join(labels, on="id", how="left", maintain_order="left")
         of_images: list[str | None] = joined["label"].to_list()
         return of_images
-
-    def _cosines_of_copies(
-        self,
-        embeddings: Commit,
-        images: Sequence[str],
-        vectors: NDArray[np.float32],
-    ) -> dict[str, NDArray[np.float64]]:
-        """By perturbation, the cosine of each image's copy with the image; 0 without a vector."""
-        keys = [(row, perturbation) for row in range(len(images)) for perturbation in PERTURBATIONS]
-        cosines = {perturbation: np.zeros(len(images)) for perturbation in PERTURBATIONS}
-        if not keys:
-            return cosines
-
-        def load_copy(key: tuple[int, str]) -> Image.Image:
-            row, perturbation = key
-            sha256 = images[row]
-            try:
-                original = decode(self._store.blobs.get(sha256))
-            except CorruptFileError:
-                self._store.blobs.report_missing(sha256)
-                raise  # without the image the evaluation would be wrong
-            return perturb(original, perturbation, int(sha256[:8], 16))
-
-        settings, encoder = load_encoder_of(embeddings, self._name, self._declared)
-        engine = Engine(encoder, default_batch_size(settings, encoder), label=settings.describe())
-        label = f"{self._name} encoder evaluation"
-        with Progress(label, len(keys), self._log, unit="copies") as progress:
-            for result in engine.run(keys, load_copy):
-                if not isinstance(result, EncodedBatch):
-                    progress.advance(kind=result.error.status)
-                    continue
-                raw = result.features.astype(np.float64)
-                for (row, perturbation), features in zip(result.keys, raw, strict=True):
-                    length = float(np.linalg.norm(features))
-                    if np.isfinite(length) and length > 0:
-                        cosines[perturbation][row] = float(features @ vectors[row]) / length
-                progress.advance(len(result.keys), kind="encoded")
-        return cosines
 
     def _evaluation(
         self, commit: Commit, calibration: Calibration, started: float, *, changed: bool

@@ -264,8 +264,6 @@ class CatalogPipeline:
         """
         if self.settings.evaluation is None:
             raise SettingsError(f"evaluation: {self.name} declares none; set 'evaluation: {{}}'")
-        stage = EvaluationStage(
-            self.store, self.name, self.settings.evaluation, self.encoder, log=self.log
-        )
+        stage = EvaluationStage(self.store, self.name, self.settings.evaluation, self.encoder)
         with use_compute(self.settings.compute, self.log):
             return stage.run()

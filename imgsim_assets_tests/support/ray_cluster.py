@@ -14,6 +14,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import ray
+
 _START_S = 120.0
 
 
@@ -22,25 +24,27 @@ class RayCluster:
 
     Args:
         folder: where the processes write; its path is short, because sockets lie in it.
-        nodes: how many.
     """
 
-    def __init__(self, folder: Path, nodes: int) -> None:
+    def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._nodes: list[subprocess.Popen[bytes]] = []
-        port = _free_port()
-        self.address = f"127.0.0.1:{port}"
+        self._ports = port, client_port = _free_port(), _free_port()
+        self.client_address = f"ray://127.0.0.1:{client_port}"
+        # Nodes of one machine know each other by its own address, not by loopback.
+        self.address = f"{ray.util.get_node_ip_address()}:{port}"
+
+    def start(self, nodes: int) -> None:
+        """Start the nodes, and wait until they have joined."""
+        port, client_port = self._ports
         self._start(
-            "--head", f"--port={port}", f"--ray-client-server-port={_free_port()}", address=1
+            *("--head", f"--port={port}", "--include-dashboard=false", "--disable-usage-stats"),
+            f"--ray-client-server-port={client_port}",
         )
         self._await_nodes(1)
         for number in range(2, nodes + 1):
-            self.add_node(number)
-
-    def add_node(self, number: int) -> None:
-        """Start another node, and wait until it has joined."""
-        self._start(f"--address={self.address}", address=number)
-        self._await_nodes(number)
+            self._start(f"--address={self.address}")
+            self._await_nodes(number)
 
     def kill_node(self, number: int) -> None:
         """SIGKILL for all processes of a node, counted from 1."""
@@ -51,13 +55,11 @@ class RayCluster:
         for node in reversed(self._nodes):
             _kill_session(node)
 
-    def _start(self, *options: str, address: int) -> None:
+    def _start(self, *options: str) -> None:
         command = [
             sys.executable,
             *("-m", "ray.scripts.scripts", "start", "--block", "--num-cpus=1"),
-            *("--include-dashboard=false", "--disable-usage-stats"),
             *("--object-store-memory=100000000", f"--temp-dir={self._folder / 'ray'}"),
-            f"--node-ip-address=127.0.0.{address}",
             *options,
         ]
         environment = {
@@ -66,7 +68,7 @@ class RayCluster:
             # Another test may need the machine's memory.
             "RAY_memory_monitor_refresh_ms": "0",
         }
-        log = (self._folder / f"node_{address}.log").open("wb")
+        log = (self._folder / f"node_{len(self._nodes)}.log").open("wb")
         self._nodes.append(
             subprocess.Popen(
                 command, stdout=log, stderr=log, env=environment, start_new_session=True
@@ -94,13 +96,12 @@ class RayCluster:
 def running(nodes: int) -> Iterator[RayCluster]:
     """A cluster while the context lasts."""
     folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))
-    cluster = None
+    cluster = RayCluster(folder)
     try:
-        cluster = RayCluster(folder, nodes)
+        cluster.start(nodes)
         yield cluster
     finally:
-        if cluster is not None:
-            cluster.stop()
+        cluster.stop()
         shutil.rmtree(folder, ignore_errors=True)
 
 
