@@ -55,10 +55,10 @@ class CopyEncoder:
 
     def cosines(self, originals: Originals) -> dict[str, NDArray[np.float64]]:
         """By perturbation, the cosine of each image's copy with the image; 0 without a vector."""
-        starts = range(0, len(originals.images), _IMAGES_PER_TASK)
+        images, vectors = originals
         tasks = [
-            Originals(*(each[start : start + _IMAGES_PER_TASK] for each in originals))
-            for start in starts
+            Originals(images[start:][:_IMAGES_PER_TASK], vectors[start:][:_IMAGES_PER_TASK])
+            for start in range(0, len(images), _IMAGES_PER_TASK)
         ]
         results = list(
             run_tasks(

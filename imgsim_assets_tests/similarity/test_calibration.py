@@ -197,8 +197,8 @@ def test_declared_evaluation_with_evidence_decides_automatic_thresholds(store: S
     settings = EvaluationSettings(evidence=True).model_dump(mode="json")
     table.commit(lambda _: PendingCommit([], {}, {"settings": settings}))
     # Images that cannot be decoded align with none.
-    table = FeatureTable(store)
-    table.append(table.write(dict.fromkeys(catalog.items.keys["sha256"])))
+    features = FeatureTable(store)
+    features.append(features.write(dict.fromkeys(catalog.items.keys["sha256"])))
 
     _resolve(store, "auto", catalog)
 
