@@ -276,11 +276,10 @@ def _prefilters(features: Floats, options: argparse.Namespace) -> dict[str, Any]
     found = {}
     for projection in projections:
         prefilter = Prefilter.of(projection, inputs)
-        count = partial(_count, cutoff=np.float32(THRESHOLD - prefilter.error))
         seconds, candidates = [], 0
         for _ in range(options.repeat):
             started = time.perf_counter()
-            candidates = sum(map_row_blocks(inputs, prefilter, MEMORY_BUDGET, count))
+            candidates = sum(map_row_blocks(inputs, prefilter, MEMORY_BUDGET, _count))
             seconds.append(time.perf_counter() - started)
         found[_name(prefilter)] = {
             "seconds": round(float(np.median(seconds)), 2),
@@ -290,8 +289,9 @@ def _prefilters(features: Floats, options: argparse.Namespace) -> dict[str, Any]
     return found
 
 
-def _count(block: RowBlock, cutoff: np.float32) -> int:
-    return sum(int(np.count_nonzero(tile.scores >= cutoff)) for tile in block.tiles)
+def _count(block: RowBlock) -> int:
+    cutoffs = np.full(block.rows.stop - block.rows.start, THRESHOLD)
+    return sum(tile.count_at_least(cutoffs) for tile in block.tiles)
 
 
 def _pair(left: Floats, right: Floats) -> InputPair:

@@ -16,6 +16,8 @@ _OWN_CGROUP = Path("/proc/self/cgroup")
 # Variables by which schedulers say how many cores a process has: Slurm, and OpenMP, which Ray sets.
 _CORES = ("SLURM_CPUS_PER_TASK", "OMP_NUM_THREADS")
 _CGROUP_MEMORY = Path("/sys/fs/cgroup/memory.max")
+# Present where an NVIDIA driver is, natively and under Windows.
+_DRIVER_FILES = ("/dev/nvidiactl", "/dev/dxg")
 # CPU flags for bfloat16 products: x86 and ARM.
 _BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
 # Torch's allocator reads this variable.
@@ -80,6 +82,11 @@ def usable_memory(limit_file: Path = _CGROUP_MEMORY) -> int:
     with contextlib.suppress(OSError, ValueError):  # no such file, or "max": no limit
         memory = min(memory, int(limit_file.read_text()))
     return memory
+
+
+def may_have_gpu() -> bool:
+    """Whether there is a driver of GPUs, so that torch is worth importing to look for one."""
+    return any(Path(driver).exists() for driver in _DRIVER_FILES)
 
 
 def has_bf16(cpu_info: Path = _CPU_INFO) -> bool:

@@ -7,17 +7,12 @@ format of existing vectors, so that two machines never fill one catalog in two f
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from imgsim_assets.encoders import hardware
 from imgsim_assets.encoders.encoder import fingerprint
 from imgsim_assets.encoders.recorded import FINGERPRINT
 from imgsim_assets.encoders.settings import AUTO, BF16, FP32, HOG_COLOR, EncoderSettings
 from imgsim_assets.storage.commit import Commit
 from imgsim_assets.storage.store import Store
-
-# Present where an NVIDIA driver is, natively and under Windows.
-_DRIVER_FILES = ("/dev/nvidiactl", "/dev/dxg")
 
 
 def resolve_precision(
@@ -61,8 +56,7 @@ def _with_precision(settings: EncoderSettings, precision: str) -> EncoderSetting
 
 def _has_fast_bf16(device: str, num_gpus: int) -> bool:
     """Whether the device has bfloat16 in hardware; imports torch only where there is a GPU."""
-    may_be_gpu = device != "cpu" and num_gpus != 0
-    if may_be_gpu and any(Path(driver).exists() for driver in _DRIVER_FILES):
+    if device != "cpu" and num_gpus != 0 and hardware.may_have_gpu():
         import torch
 
         if torch.cuda.is_available():

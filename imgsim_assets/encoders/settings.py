@@ -78,6 +78,13 @@ class InputSettings(Settings):
     )
 
 
+def require_device_name(device: str) -> str:
+    """The name of a device; ValueError for one that is not auto, cpu, cuda or cuda:N."""
+    if not _DEVICE.fullmatch(device):
+        raise ValueError(f"device: {device!r} is not one of auto, cpu, cuda, cuda:N")
+    return device
+
+
 class EncoderSettings(Settings):
     """An encoder: hog_color, a model of a library with its weights, or a user's factory."""
 
@@ -146,8 +153,7 @@ class EncoderSettings(Settings):
 
     @model_validator(mode="after")
     def _check_combination(self) -> EncoderSettings:
-        if not _DEVICE.fullmatch(self.device):
-            raise ValueError(f"device: {self.device!r} is not one of auto, cpu, cuda, cuda:N")
+        require_device_name(self.device)
         if self.num_gpus != -1 and self.device not in ("auto", "cuda"):
             raise ValueError(f"num_gpus: device {self.device} implies it; remove one of them")
         if self.num_gpus == 0 and self.device == "cuda":

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -13,28 +13,33 @@ from imgsim_assets.encoders import hardware
 from imgsim_assets.encoders.settings import BF16, GPU, EncoderSettings
 from imgsim_assets.errors import EncoderError
 
-_tf32_lock = threading.Lock()
-_tf32_holders = 0
-_tf32_defaults: list[Any] = []
-
 
 def resolve_devices(settings: EncoderSettings) -> list[torch.device]:
+    """`find_devices` of an encoder's settings."""
+    return find_devices(settings.device, settings.num_gpus)
+
+
+def find_devices(device: str, num_gpus: int = -1) -> list[torch.device]:
     """The devices that `device` and `num_gpus` mean here: one CPU, or one or more GPUs.
 
+    Args:
+        device: auto, cpu, cuda or cuda:N.
+        num_gpus: how many GPUs with auto or cuda; -1: all.
+
     Raises:
-        EncoderError: when this machine lacks a GPU that the settings name.
+        EncoderError: when this machine lacks a GPU that the arguments name.
     """
     visible = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    declared = torch.device(settings.device) if settings.device != "auto" else None
+    declared = torch.device(device) if device != "auto" else None
     if declared is not None and declared.type == "cpu":
         return [declared]
-    if declared is not None and ":" in settings.device:
+    if declared is not None and ":" in device:
         if declared.index >= visible:
-            raise _no_gpu(f"device: there is no {settings.device} on this machine", visible)
+            raise _no_gpu(f"device: there is no {device} on this machine", visible)
         return [declared]
-    if settings.num_gpus > visible:
-        raise _no_gpu(f"num_gpus: this machine does not have {settings.num_gpus}", visible)
-    count = visible if settings.num_gpus == -1 else settings.num_gpus
+    if num_gpus > visible:
+        raise _no_gpu(f"num_gpus: this machine does not have {num_gpus}", visible)
+    count = visible if num_gpus == -1 else num_gpus
     if declared is not None and not count:
         raise _no_gpu("device: there is no cuda on this machine", visible)
     return [torch.device("cuda", number) for number in range(count)] or [torch.device("cpu")]
@@ -81,27 +86,34 @@ def may_use_tf32(device: torch.device, dtype: torch.dtype) -> bool:
     return device.type == "cuda" and dtype == torch.float32
 
 
-@contextmanager
-def without_tf32() -> Iterator[None]:
-    """Disable TF32 in the whole process until the last thread leaves the context."""
-    global _tf32_holders
-    with _tf32_lock:
-        if not _tf32_holders:
-            _tf32_defaults[:] = [getattr(owner, name) for owner, name, _ in _tf32_switches()]
-            _set_tf32_switches([off for _, _, off in _tf32_switches()])
-        _tf32_holders += 1
-    try:
-        yield
-    finally:
-        with _tf32_lock:
-            _tf32_holders -= 1
-            if not _tf32_holders:
-                _set_tf32_switches(_tf32_defaults)
+class _Switches:
+    """Switches of torch that are set for the whole process until the last thread leaves."""
 
+    def __init__(self, switches: Callable[[], list[tuple[Any, str, Any]]]) -> None:
+        self._switches = switches
+        self._lock = threading.Lock()
+        self._holders = 0
+        self._defaults: list[Any] = []
 
-def _set_tf32_switches(values: list[Any]) -> None:
-    for (owner, name, _), value in zip(_tf32_switches(), values, strict=True):
-        setattr(owner, name, value)
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the switches at their values."""
+        with self._lock:
+            if not self._holders:
+                self._defaults = [getattr(owner, name) for owner, name, _ in self._switches()]
+                self._set([value for _, _, value in self._switches()])
+            self._holders += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._holders -= 1
+                if not self._holders:
+                    self._set(self._defaults)
+
+    def _set(self, values: list[Any]) -> None:
+        for (owner, name, _), value in zip(self._switches(), values, strict=True):
+            setattr(owner, name, value)
 
 
 def _tf32_switches() -> list[tuple[Any, str, Any]]:
@@ -111,3 +123,21 @@ def _tf32_switches() -> list[tuple[Any, str, Any]]:
     if hasattr(cudnn, "conv"):
         return [(cudnn.conv, "fp32_precision", "ieee"), (matmul, "fp32_precision", "ieee")]
     return [(cudnn, "allow_tf32", False), (matmul, "allow_tf32", False)]
+
+
+def _sum_switches() -> list[tuple[Any, str, Any]]:
+    """Torch's switch for the number format in which products of bfloat16 are summed."""
+    return [(torch.backends.cuda.matmul, "allow_bf16_reduced_precision_reduction", False)]
+
+
+_tf32, _sums = _Switches(_tf32_switches), _Switches(_sum_switches)
+
+
+def without_tf32() -> AbstractContextManager[None]:
+    """Disable TF32 in the whole process until the last thread leaves the context."""
+    return _tf32.held()
+
+
+def with_float32_sums() -> AbstractContextManager[None]:
+    """Sum products of bfloat16 in float32 until the last thread leaves the context."""
+    return _sums.held()

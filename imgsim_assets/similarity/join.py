@@ -3,7 +3,7 @@
 A prefilter (`prefilter.py`) scores tiles of pairs to find candidates. Its error is bounded, and
 the cutoff is lowered by that bound, so it never misses a pair. Candidates are scored again by a
 float32 product of the whole rows, and then in float64. The result is that of the float64
-definition, whatever the prefilter, tiles, threads or memory. Rows that are equal
+definition, whatever the prefilter, tiles, threads, memory or device. Rows that are equal
 (`unique_rows.py`) are compared once.
 """
 
@@ -13,16 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imgsim_assets.similarity.cosine import Doubles, Indices, distances, pair_cosines
+from imgsim_assets.similarity.device import use_device
 from imgsim_assets.similarity.join_input import InputPair, JoinInput
 from imgsim_assets.similarity.knn import nearest
-from imgsim_assets.similarity.prefilter import choose_for_threshold
+from imgsim_assets.similarity.prefilter import Prefilter, choose_for_threshold
+from imgsim_assets.similarity.scan import scan
 from imgsim_assets.similarity.threads import use_threads
-from imgsim_assets.similarity.tiles import (
-    MEMORY_BUDGET,
-    RowBlock,
-    map_row_blocks,
-    max_candidates,
-)
+from imgsim_assets.similarity.tiles import MEMORY_BUDGET, RowBlock, max_candidates
 from imgsim_assets.similarity.unique_rows import expand_duplicates
 
 # Unit rows (n, d), or rows that were prepared for several joins.
@@ -40,6 +37,7 @@ def threshold_join(
     *,
     memory_budget: int = MEMORY_BUDGET,
     threads: int | None = None,
+    device: str | None = None,
 ) -> tuple[Indices, Indices, Doubles]:
     """All pairs of rows whose cosine is at least the threshold.
 
@@ -50,17 +48,19 @@ def threshold_join(
         memory_budget: bytes for working memory, beside the inputs and what sorting the pairs
             takes (about three times the result).
         threads: how many threads; default: one on each core that the process may use.
+        device: auto, cpu, cuda or cuda:N; default: auto, a GPU for a large join if there is one.
 
     Returns:
         Row numbers of left and right (int64) and cosines (float64) of the pairs, sorted by
         left row, then falling cosine, then right row.
 
     Raises:
-        ValueError: for a threshold outside [-1, 1], arrays of different width, threads below 1, or
-            a row that is not a finite unit vector; the message names the row.
+        ValueError: for a threshold outside [-1, 1], arrays of different width, threads below 1, a
+            device that is not there, or a row that is not a finite unit vector; the message names
+            the row.
     """
     require_threshold(threshold)
-    with use_threads(threads):
+    with use_threads(threads), use_device(device):
         inputs = InputPair.of(JoinInput.of(left, "left"), JoinInput.of(right, "right"))
         return pairs_above(inputs, threshold, memory_budget=memory_budget)
 
@@ -72,6 +72,7 @@ def radius_join(
     *,
     memory_budget: int = MEMORY_BUDGET,
     threads: int | None = None,
+    device: str | None = None,
 ) -> tuple[Indices, Indices, Doubles]:
     """All pairs of rows whose Euclidean distance, sqrt(2 - 2 cosine), is at most the radius.
 
@@ -81,6 +82,7 @@ def radius_join(
         radius: distance of at least 0, inclusive.
         memory_budget: bytes for working memory, as of `threshold_join`.
         threads: as of `threshold_join`.
+        device: as of `threshold_join`.
 
     Returns:
         Row numbers of left and right (int64) and distances (float64) of the pairs, sorted by
@@ -93,7 +95,7 @@ def radius_join(
         raise ValueError(f"radius {radius} is not a distance; it must be at least 0")
     threshold = 1 - min(radius, _MAX_DISTANCE) ** 2 / 2 - _RADIUS_SLACK
     i, j, similarity = threshold_join(
-        left, right, max(threshold, -1), memory_budget=memory_budget, threads=threads
+        left, right, max(threshold, -1), memory_budget=memory_budget, threads=threads, device=device
     )
     distance = distances(similarity)
     within = distance <= radius
@@ -108,6 +110,7 @@ def top_k(
     min_similarity: Doubles | float = -np.inf,
     memory_budget: int = MEMORY_BUDGET,
     threads: int | None = None,
+    device: str | None = None,
 ) -> tuple[Indices, Doubles]:
     """The k references of greatest cosine for every query.
 
@@ -119,18 +122,19 @@ def top_k(
             queries, or (n,) one for each. The higher, the faster.
         memory_budget: bytes for working memory beside the inputs and the result.
         threads: how many threads; default: one on each core that the process may use.
+        device: auto, cpu, cuda or cuda:N; default: auto, a GPU for a large join if there is one.
 
     Returns:
         Row numbers of the references (n, k) int64 and cosines (n, k) float64, the greatest
         first and ties by lower row number; -1 and NaN where there are fewer than k.
 
     Raises:
-        ValueError: for k or threads below 1, arrays of different width, or a row that is not a
-            finite unit vector; the message names the row.
+        ValueError: for k or threads below 1, arrays of different width, a device that is not
+            there, or a row that is not a finite unit vector; the message names the row.
     """
     require_k(k)
     names = ("queries", "references")
-    with use_threads(threads):
+    with use_threads(threads), use_device(device):
         inputs = InputPair.of(
             JoinInput.of(queries, names[0]), JoinInput.of(references, names[1]), names
         )
@@ -191,26 +195,22 @@ def _unique_pairs_above(
     inputs: InputPair, threshold: float, memory_budget: int
 ) -> tuple[Indices, Indices, Doubles]:
     """The pairs of unique rows, in no order."""
-    prefilter = choose_for_threshold(inputs, threshold)
-    score_cutoff, product_cutoff = (
-        np.float32(threshold - error) for error in (prefilter.error, inputs.error)
-    )
     max_pairs = max_candidates(memory_budget)
+
+    def choose() -> Prefilter:
+        return choose_for_threshold(inputs, threshold)
 
     def matches(block: RowBlock) -> list[tuple[Indices, Indices, Doubles]]:
         found = []
         for tile in block.tiles:
-            for i, j in tile.hits(score_cutoff, max_pairs):
-                if prefilter.projection is not None:
-                    passed = inputs.products(i, j) >= product_cutoff
-                    i, j = i[passed], j[passed]
+            for i, j, _ in tile.candidates(threshold, max_pairs):
                 cosines = inputs.cosines(i, j)
                 within = cosines >= threshold
                 found.append((i[within], j[within], cosines[within]))
         return found
 
     pairs = [(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))]
-    for of_block in map_row_blocks(inputs, prefilter, memory_budget, matches):
+    for of_block in scan(inputs, choose, memory_budget, matches):
         pairs += of_block
     i, j, similarity = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
     return i, j, similarity

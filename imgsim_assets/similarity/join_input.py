@@ -134,6 +134,11 @@ class InputPair:
         deviation = max(left.unit.deviation, right.unit.deviation)
         return cls(left, right, product_error(left.dim, deviation))
 
+    @property
+    def multiply_adds(self) -> int:
+        """The cost of the product of all whole rows."""
+        return len(self.left) * len(self.right) * self.left.dim
+
     def swapped(self) -> InputPair:
         """Right and left; cosines and products are symmetric."""
         return InputPair(self.right, self.left, self.error)

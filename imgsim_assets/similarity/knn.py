@@ -9,18 +9,16 @@ import numpy as np
 from imgsim_assets.similarity.cosine import Doubles, Floats, Indices
 from imgsim_assets.similarity.join_input import InputPair, JoinInput
 from imgsim_assets.similarity.prefilter import Prefilter, choose_for_knn
+from imgsim_assets.similarity.scan import scan
 from imgsim_assets.similarity.tiles import (
     MAX_ROWS,
     MEMORY_BUDGET,
     RowBlock,
-    Tile,
-    map_row_blocks,
     max_candidates,
+    rounded_down,
 )
 from imgsim_assets.similarity.unique_rows import UniqueRows, expand_duplicates
 
-# Rows of a tile that are partitioned at once, to stay in the cache.
-_ROWS_PER_PARTITION = 64
 # With more candidates than this for each entry of the k nearest, a better cutoff comes first.
 _MAX_CANDIDATES_PER_ENTRY = 2
 
@@ -33,56 +31,26 @@ def nearest(
     Rows that the left input leaves out have no neighbors.
     """
     neighbors = Nearest.none(k, inputs.left.unique.minimum(min_similarity))
-    prefilter = choose_for_knn(inputs, k, neighbors.min_similarity)
     max_pairs = max_candidates(memory_budget)
 
     def search(block: RowBlock) -> None:
         buffer = CandidateBuffer(inputs, neighbors, block.rows, max_pairs)
         for tile in block.tiles:
             cutoffs = buffer.cutoffs
-            score_cutoffs = rounded_down(cutoffs - prefilter.error)
             # Before any candidate, the k best of a tile make a better cutoff than a low one.
-            budget = _MAX_CANDIDATES_PER_ENTRY * k * len(tile.scores)
-            if tile.column == 0 and tile.count_at_least(score_cutoffs) > budget:
-                cutoffs = np.maximum(cutoffs, _kth_lower_bound(tile, inputs, prefilter, k))
-                score_cutoffs = rounded_down(cutoffs - prefilter.error)
-            product_cutoffs = rounded_down(cutoffs - inputs.error)
-            for i, j in tile.hits(score_cutoffs[:, None], max_pairs):
-                if prefilter.projection is None:
-                    products = tile.scores[i - tile.row, j - tile.column]
-                else:
-                    products = inputs.products(i, j)
-                    passed = products >= product_cutoffs[i - tile.row]
-                    i, j, products = i[passed], j[passed], products[passed]
-                buffer.push(i, j, products)
+            budget = _MAX_CANDIDATES_PER_ENTRY * k * tile.shape[0]
+            if tile.column == 0 and tile.count_at_least(cutoffs) > budget:
+                cutoffs = np.maximum(cutoffs, tile.kth_lower_bound(k))
+            for candidates in tile.candidates(cutoffs, max_pairs):
+                buffer.push(*candidates)
         buffer.flush()
 
-    for _ in map_row_blocks(inputs, prefilter, memory_budget, search):
+    def choose() -> Prefilter:
+        return choose_for_knn(inputs, k, neighbors.min_similarity)
+
+    for _ in scan(inputs, choose, memory_budget, search):
         pass
     return neighbors.expand(inputs.left, inputs.right.unique, min_similarity, max_pairs)
-
-
-def _kth_lower_bound(tile: Tile, inputs: InputPair, prefilter: Prefilter, k: int) -> Doubles:
-    """For each row of a tile, a cosine that k of its columns reach; -inf for fewer columns."""
-    width = tile.scores.shape[1]
-    if width < k:
-        return np.full(len(tile.scores), -np.inf)
-    starts = range(0, len(tile.scores), _ROWS_PER_PARTITION)
-    parts = [tile.scores[start : start + _ROWS_PER_PARTITION] for start in starts]
-    if prefilter.projection is None:
-        bound = np.concatenate([np.partition(part, width - k, axis=1)[:, -k] for part in parts])
-    else:
-        # Any k columns give a bound; the best by their scores give a high one.
-        columns = [np.argpartition(part, width - k, axis=1)[:, -k:].ravel() for part in parts]
-        rows = np.repeat(np.arange(len(tile.scores)), k)
-        products = inputs.products(rows + tile.row, np.concatenate(columns) + tile.column)
-        bound = products.reshape(-1, k).min(axis=1)
-    return bound.astype(np.float64) - inputs.error
-
-
-def rounded_down(cutoffs: Doubles) -> Floats:
-    """Cutoffs for float32 scores, never above the given ones."""
-    return np.nextafter(cutoffs.astype(np.float32), np.float32(-2))
 
 
 class CandidateBuffer:

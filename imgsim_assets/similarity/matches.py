@@ -52,7 +52,11 @@ from imgsim_assets.similarity.population import (
     changes_by_decisions,
     matches_before_decisions,
 )
-from imgsim_assets.similarity.review_threshold import JudgedBudget, resolve_by_decisions
+from imgsim_assets.similarity.review_threshold import (
+    BY_DECISIONS,
+    JudgedBudget,
+    resolve_by_decisions,
+)
 from imgsim_assets.similarity.selection import (
     common_images,
     left_out_counts,
@@ -237,6 +241,8 @@ class MatchStage:
         recipe |= settings.model_dump(mode="json", include=names)
         recipe[EVIDENCE_RULE] = rule.recipe if rule is not None else None
         recipe["decisions"] = decisions.digest
+        # Whether decisions gave the threshold, which a declared one may equal.
+        recipe[BY_DECISIONS] = True if by_decisions is not None else None
         result = MaterializedResult.for_recipe(self.table, latest, recipe, list_keys)
         versions |= {
             f"{self._left}/embeddings": embeddings.version,

@@ -83,7 +83,7 @@ def choose_for_threshold(inputs: InputPair, threshold: float) -> Prefilter:
     """The prefilter that is expected to join above a threshold fastest, from sampled pairs."""
     if (planned := _planned(inputs)) is not None:
         return planned
-    if _multiply_adds(inputs) < _MIN_PROJECTED_WORK:
+    if inputs.multiply_adds < _MIN_PROJECTED_WORK:
         return Prefilter.of(None, inputs)
     samples = tuple(side.sample(_THRESHOLD_SAMPLE)[:2] for side in (inputs.left, inputs.right))
     return _cheapest(inputs, samples, [np.array(threshold)])
@@ -102,18 +102,13 @@ def choose_for_knn(inputs: InputPair, k: int, min_similarity: Doubles) -> Prefil
     """
     if (planned := _planned(inputs)) is not None:
         return planned
-    if _multiply_adds(inputs) < _KNN_FACTOR * _MIN_PROJECTED_WORK or k > len(inputs.right):
+    if inputs.multiply_adds < _KNN_FACTOR * _MIN_PROJECTED_WORK or k > len(inputs.right):
         return Prefilter.of(None, inputs)
     count = max(1, min(_MAX_SAMPLED_QUERIES, len(inputs.left) // _QUERIES_PER_SAMPLE))
     queries, squares, positions = inputs.left.sample(count)
     rising = np.maximum(_kth_products(queries, inputs, k), min_similarity[positions])
     samples = ((queries, squares), inputs.right.sample(_REFERENCES)[:2])
     return _cheapest(inputs, samples, [cutoffs[:, None] for cutoffs in rising])
-
-
-def _multiply_adds(inputs: InputPair) -> int:
-    """The cost of the product of whole rows."""
-    return len(inputs.left) * len(inputs.right) * inputs.left.dim
 
 
 def _cheapest(

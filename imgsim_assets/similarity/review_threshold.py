@@ -37,6 +37,8 @@ THRESHOLDS = "thresholds"
 MAX_PRODUCTS = 200_000_000
 # Increment when the same decisions give another threshold.
 _VERSION = 1
+# Property of the commits of match tables: whether decisions gave their threshold.
+BY_DECISIONS = "by_decisions"
 _RECIPE, _CONTEXT = "recipe", "context"
 _LABELS = {MATCH: 1.0, DIFFERENT: 0.0, UNSURE: 0.5}
 
@@ -117,6 +119,8 @@ def latest_threshold(store: Store, name: str) -> DecidedThreshold | None:
 
 def threshold_of(store: Store, matches: Commit) -> DecidedThreshold | None:
     """How decisions gave the threshold of a version of a match table; None where they did not."""
+    if not matches.properties.get(BY_DECISIONS):
+        return None
     found = latest_threshold(store, matches.table.partition("/")[2])
     is_used = found is not None and found.value == matches.properties["threshold"]
     return found if is_used else None

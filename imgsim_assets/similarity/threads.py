@@ -65,15 +65,20 @@ def parallel_slices(count: int, step: int, work: Callable[[slice], None]) -> Non
             pass
 
 
-def parallel_map(work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+def parallel_map(work: Callable[[T], R], items: Iterable[T], *, waiting: int = 0) -> Iterator[R]:
     """The results of long tasks, in order, with one task on each core at a time.
 
     Nothing inside a task starts threads: neither `parallel_slices` nor a matrix product. Threads
     of several products would wait for each other, and for the work between the products.
+
+    Args:
+        work: the task.
+        items: what it is called with.
+        waiting: how many more run at once, since so many wait for another device.
     """
     with (
         _blas.limited(1),
-        ThreadPoolExecutor(worker_count(), initializer=_become_worker) as threads,
+        ThreadPoolExecutor(worker_count() + waiting, initializer=_become_worker) as threads,
     ):
         yield from threads.map(work, items)
 

@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from imgsim_assets.encoders import hardware
-from imgsim_assets.encoders import precision as precision_module
 from imgsim_assets.encoders.encoder import fingerprint, load_encoder
 from imgsim_assets.encoders.precision import resolve_precision
 from imgsim_assets.encoders.settings import EncoderSettings
@@ -55,7 +54,7 @@ def test_gpu_decides_precision(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(precision_module, "_DRIVER_FILES", (str(tmp_path / "nvidiactl"),))
+    monkeypatch.setattr(hardware, "_DRIVER_FILES", (str(tmp_path / "nvidiactl"),))
     if has_driver:
         (tmp_path / "nvidiactl").touch()
     monkeypatch.setattr(torch.cuda, "is_available", lambda: has_card)

@@ -194,7 +194,7 @@ def test_row_blocks_cover_every_pair_once_for_any_budget(
     def seen(block: tiles.RowBlock) -> NDArray[np.int64]:
         counted = np.zeros((70, 90), np.int64)
         for tile in block.tiles:
-            rows, columns = tile.scores.shape
+            rows, columns = tile.shape
             assert block.rows == slice(tile.row, tile.row + rows)
             counted[tile.row : tile.row + rows, tile.column : tile.column + columns] += 1
         return counted

@@ -11,8 +11,8 @@ from imgsim_assets.pipeline.decisions import record_decisions
 from imgsim_assets.pipeline.match import MatchPipeline
 from imgsim_assets.pipeline.review_pairs import informative_pairs
 from imgsim_assets.pipeline.settings import MatchMatrixSettings
-from imgsim_assets.similarity.matches import MatchReport
-from imgsim_assets.similarity.review_threshold import latest_threshold
+from imgsim_assets.similarity.matches import MatchReport, match_table
+from imgsim_assets.similarity.review_threshold import latest_threshold, threshold_of
 from imgsim_assets.storage.store import Store
 from imgsim_assets_tests.support.catalogs import indexed, tiny
 
@@ -85,3 +85,21 @@ def test_declared_threshold_is_not_moved(unlike: Store) -> None:
     report = MatchPipeline(unlike, settings).run()
 
     assert (report.threshold, report.by_decisions) == (0.7, None)
+
+
+def test_declared_threshold_that_equals_the_decided_one_is_not_that_of_decisions(
+    unlike: Store,
+) -> None:
+    _run(unlike)
+    _judge(unlike, informative_pairs(unlike, "pair", 40), "match")
+    decided = _run(unlike)
+    by_decisions = threshold_of(unlike, match_table(unlike, "pair").at(decided.version))
+    settings = MatchMatrixSettings(
+        name="pair", left="ours", right="theirs", threshold=decided.threshold
+    )
+
+    declared = MatchPipeline(unlike, settings).run()
+
+    assert by_decisions == decided.by_decisions is not None
+    assert declared.matches == decided.matches
+    assert threshold_of(unlike, match_table(unlike, "pair").at(declared.version)) is None

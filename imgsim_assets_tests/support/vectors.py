@@ -51,6 +51,22 @@ def nearly_equal(count: int, dim: int, seed: int) -> Floats:
     return rows
 
 
+def rounded_down(count: int, dim: int, seed: int, bits: int = 8) -> Floats:
+    """Rows of which half the numbers lose nearly 2^-bits of themselves in a format of so many bits.
+
+    The numbers of a column have one sign, so that the losses of two rows add up.
+    """
+    rng = np.random.default_rng(seed)
+    half = dim // 2
+    number = np.exp2(np.floor(-np.log2(dim) / 2)) * (1 + 2.0**-bits * (1 - 2.0**-10))
+    others = rng.uniform(0.5, 1.0, (count, dim - half))
+    others *= np.sqrt(1 - half * number**2) / np.linalg.norm(others, axis=1, keepdims=True)
+    rows = np.concatenate([np.full((count, half), number), others], axis=1)
+    signs = np.random.default_rng(dim).choice([-1.0, 1.0], dim)
+    down: Floats = (rows * signs).astype(np.float32)
+    return down
+
+
 def cosines(left: NDArray[np.floating], right: NDArray[np.floating]) -> Doubles:
     """All cosines (n, m), in extended precision, rounded to float64 once."""
     a, b = left.astype(np.longdouble), right.astype(np.longdouble)

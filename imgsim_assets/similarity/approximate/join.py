@@ -8,8 +8,8 @@ from imgsim_assets.similarity.approximate.lists import InvertedLists
 from imgsim_assets.similarity.approximate.scan import ListTile, RowGroup, map_row_groups
 from imgsim_assets.similarity.cosine import Doubles, Indices
 from imgsim_assets.similarity.join_input import InputPair
-from imgsim_assets.similarity.knn import CandidateBuffer, Nearest, rounded_down
-from imgsim_assets.similarity.tiles import MEMORY_BUDGET, max_candidates
+from imgsim_assets.similarity.knn import CandidateBuffer, Nearest
+from imgsim_assets.similarity.tiles import MEMORY_BUDGET, max_candidates, rounded_down
 from imgsim_assets.similarity.unique_rows import expand_duplicates
 
 # Rows of a tile that are partitioned at once, to stay in the cache.
