@@ -13,9 +13,11 @@ pairs of two catalogs behave is another question, which judged pairs answer:
   the threshold on the catalogs. So pairs beyond the judged ones become matches at least about as
   fast as the catalogs say, and labels that a threshold divides give no infinite slope.
 - *The threshold* is the lowest at which the expected false matches of the left items stay within
-  the budget. It moves only as far as the labels say so: down, where that holds with one more
-  pair that is different; up, where the measured one fails with one more match. It never leaves
-  the similarities that are judged.
+  the budget, with one more pair that is different, in 90 % of the resamples of the labels. The
+  measured one moves down to it where it is lower, and up to it only where the measured one fails
+  even with one more match. It never leaves the similarities that are judged. A lower estimate, such
+  as the median, would be among the judged ones mostly where the labels show too many matches by
+  chance, so that just those estimates would claim to be within the budget.
 """
 
 from __future__ import annotations
@@ -141,10 +143,10 @@ def threshold_by_decisions(
             model = _fitted(steps[chosen], label[chosen], weight, one_more, measured.slope)
             row[column] = _lowest_within(similarity, 1 - model(steps), window, budget)
     with_match, with_different = found[:, 0, 1], found[:, 1, 1]
-    up, too_low = np.quantile(with_match, 0.5), np.quantile(found[:, 0, 0], 0.5)
-    down = float(np.quantile(with_different, _CONFIDENCE))
+    too_low = np.quantile(found[:, 0, 0], 0.5)
+    enough = float(np.quantile(with_different, _CONFIDENCE))
     lowest, highest = similarity[window][[0, -1]].tolist()
-    value = min(down, measured.value) if measured.value > too_low else float(up)
+    value = min(enough, measured.value) if measured.value > too_low else enough
     return DecidedThreshold(
         value=_rounded_up(value),
         low=_rounded_up(float(np.quantile(with_match, _INTERVAL[0]))),

@@ -36,7 +36,7 @@ THRESHOLDS = "thresholds"
 # Products that are computed at most to find the best pairs.
 MAX_PRODUCTS = 200_000_000
 # Increment when the same decisions give another threshold.
-_VERSION = 1
+_VERSION = 2
 # Property of the commits of match tables: whether decisions gave their threshold.
 BY_DECISIONS = "by_decisions"
 _RECIPE, _CONTEXT = "recipe", "context"
@@ -166,6 +166,8 @@ def _estimate(
 def _kept(stored: DecidedThreshold | None, estimate: DecidedThreshold) -> DecidedThreshold:
     """The estimate, with the stored threshold where the estimate is in its interval."""
     if stored is None or not stored.low <= estimate.value <= stored.high:
+        return estimate
+    if estimate.is_within and not stored.is_within:
         return estimate
     if not estimate.lowest <= stored.value <= max(estimate.highest, estimate.value):
         return estimate

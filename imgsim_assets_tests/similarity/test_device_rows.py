@@ -55,7 +55,7 @@ def pairs(draw: st.DrawFn) -> tuple[Floats, Floats, int]:
     return left, right, bits
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(rows=pairs())
 def test_products_of_rounded_rows_are_within_the_bound(rows: tuple[Floats, Floats, int]) -> None:
     left, right = (_device_rows(side, rows[2]) for side in rows[:2])
@@ -65,7 +65,7 @@ def test_products_of_rounded_rows_are_within_the_bound(rows: tuple[Floats, Float
     assert np.abs(products - cosines(*rows[:2])).max() <= score_error(left, right)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(rows=pairs(), group=st.sampled_from([1, 4, 8, 16]))
 def test_sums_of_tensor_cores_are_within_the_bound(
     rows: tuple[Floats, Floats, int], group: int

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imgsim_assets.similarity import row_pairs
-from imgsim_assets.similarity.join_input import JoinInput
+from imgsim_assets.similarity.join_input import InputPair, JoinInput
+from imgsim_assets_tests.support.torch_joins import DEVICES, torch_joins
 from imgsim_assets_tests.support.vectors import cosines, families
 
 
@@ -55,3 +56,18 @@ def test_pairs_within_equal_the_definition(
 
 def _valued(values: np.ndarray) -> pl.DataFrame:
     return pl.DataFrame({"row": np.arange(len(values)), "value": [str(v) for v in values]})
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("k", [None, 3])
+def test_row_pairs_of_torch_equal_those_of_numpy(device: str, k: int | None) -> None:
+    left, right = (JoinInput.of(families(count, 32, 4), "rows") for count in (300, 450))
+    inputs, minimum = InputPair.of(left, right), np.full(300, 0.7)
+    expected = row_pairs.row_pairs(inputs, k, minimum)
+
+    with torch_joins(device):
+        found = row_pairs.row_pairs(inputs, k, minimum)
+
+    for one, other in zip(found, expected, strict=True):
+        assert one.tobytes() == other.tobytes()
+    assert len(found[0]) > 300
