@@ -212,10 +212,10 @@ def similar(device: torch.device, size: float) -> dict[str, Any]:
 
 def _joined(left: Floats, right: Floats, device: torch.device) -> tuple[Any, dict[str, Any]]:
     gpu = _declared(device)
-    checking, sides = _timed(lambda: [prepare_rows(side) for side in (left, right)])
+    checking, (first, second) = _timed(lambda: [prepare_rows(side) for side in (left, right)])
     # The first join starts CUDA's libraries, which `start` measures.
     threshold_join(left[:2000], right[:2000], THRESHOLD, device=gpu)
-    joining, found = _timed(lambda: threshold_join(*sides, THRESHOLD, device=gpu))
+    joining, found = _timed(lambda: threshold_join(first, second, THRESHOLD, device=gpu))
     pairs = len(left) * len(right)
     report: dict[str, Any] = {
         "rows": [len(left), len(right)],
@@ -265,7 +265,8 @@ def start(device: torch.device, size: float) -> dict[str, Any]:
 
 
 def _fastest(inputs: list[JoinInput], device: str) -> float:
-    times = [_timed(lambda: threshold_join(*inputs, 0.9, device=device))[0] for _ in range(3)]
+    left, right = inputs
+    times = [_timed(lambda: threshold_join(left, right, 0.9, device=device))[0] for _ in range(3)]
     return round(min(times), 4)
 
 

@@ -169,9 +169,9 @@ class _DeviceTile:
             return np.full(height, -np.inf)
         # The greatest scores of k groups of columns are scores of k columns.
         size = max(1, width // (_GROUPS_PER_NEIGHBOR * k))
-        groups = self.scores[:, : width // size * size].unflatten(1, (-1, size)).amax(dim=2)
-        bound = groups.topk(k, dim=1).values[:, -1]
-        return bound.double().cpu().numpy() - self.error
+        groups = self.scores[:, : width // size * size].view(height, -1, size).amax(dim=2)
+        kth: Doubles = groups.topk(k, dim=1).values[:, -1].double().cpu().numpy()
+        return kth - self.error
 
     def candidates(
         self, cutoffs: Doubles | float, max_pairs: int
@@ -206,7 +206,8 @@ class _DeviceTile:
         step = max(1, min(max_hits, gathered))
         for start in range(0, len(mask), height):
             positions = mask[start : start + height].nonzero()
-            for part in positions.split(step):
+            for first in range(0, len(positions), step):
+                part = positions[first : first + step]
                 yield part[:, 0] + start, part[:, 1]
 
     def _check(self, found: torch.Tensor, products: torch.Tensor) -> None:

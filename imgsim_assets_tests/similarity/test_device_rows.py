@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -48,7 +49,8 @@ def pairs(draw: st.DrawFn) -> tuple[Floats, Floats, int]:
     """Two arrays of rows, and the bits of a number format."""
     bits = draw(st.sampled_from([BF16, TF32, FP32]))
     dim, seed = draw(WIDTHS), draw(st.integers(0, 2**32 - 1))
-    kinds = [noise, families, nearly_equal, partial(rounded_down, bits=bits)]
+    kinds: list[Callable[[int, int, int], Floats]] = [noise, families, nearly_equal]
+    kinds.append(partial(rounded_down, bits=bits))
     left, right = (draw(st.sampled_from(kinds))(8, dim, seed + side) for side in range(2))
     if draw(st.booleans()):
         right = left.copy()

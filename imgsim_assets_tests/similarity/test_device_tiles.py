@@ -24,6 +24,7 @@ from imgsim_assets.similarity import (
     top_k,
 )
 from imgsim_assets.similarity.cosine import Doubles, Floats
+from imgsim_assets.similarity.device_rows import scores
 from imgsim_assets.similarity.join_input import InputPair, JoinInput
 from imgsim_assets_tests.support.torch_joins import DEVICES, NEEDS_GPU, torch_joins
 from imgsim_assets_tests.support.vectors import (
@@ -81,8 +82,8 @@ def test_threshold_join_of_torch_equals_that_of_numpy(
 ) -> None:
     if threshold is None:
         # A pair that ties with the threshold.
-        scores = cosine_matrix(*rows)
-        threshold = float(scores.ravel()[scores.size // 2]) if scores.size else 0.5
+        exact = cosine_matrix(*rows)
+        threshold = float(exact.ravel()[exact.size // 2]) if exact.size else 0.5
     expected = threshold_join(*rows, threshold)
 
     with torch_joins(device, dtype):
@@ -128,8 +129,8 @@ def test_joins_of_torch_are_exact_for_every_width(
 ) -> None:
     for make in MAKERS:
         left, right = make(23, dim, 1), make(31, dim, 1)
-        scores = cosine_matrix(left, right)
-        for threshold in [*np.quantile(scores, [0.1, 0.5, 0.9], method="nearest").tolist(), 1.0]:
+        exact = cosine_matrix(left, right)
+        for threshold in [*np.quantile(exact, [0.1, 0.5, 0.9], method="nearest").tolist(), 1.0]:
             radius = float(np.sqrt(2 - 2 * threshold))
             expected = threshold_join(left, right, threshold), radius_join(left, right, radius)
             with torch_joins(device, dtype):
@@ -217,8 +218,7 @@ def test_a_device_that_multiplies_less_exactly_than_proven_stops_the_join(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     rows = families(60, 16, 3)
-    exact = device_tiles.scores
-    monkeypatch.setattr(device_tiles, "scores", lambda *parts: exact(*parts) * 1.05)
+    monkeypatch.setattr(device_tiles, "scores", lambda *parts: scores(*parts) * 1.05)
 
     with torch_joins("cpu"), pytest.raises(RuntimeError, match=r"the proven bound is 0\.0"):
         threshold_join(rows, rows, 0.5)

@@ -4,6 +4,7 @@ import multiprocessing
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -57,7 +58,7 @@ def _same_bits(actual: tuple[np.ndarray, ...], expected: tuple[np.ndarray, ...])
 
 
 def _joined_in_blocks(
-    left: JoinInput, right: JoinInput, counts: tuple[int, int], threshold: float, **options: int
+    left: JoinInput, right: JoinInput, counts: tuple[int, int], threshold: float, **options: Any
 ) -> Pairs:
     """The pairs of all blocks of one side with all of the other, in the order of a single call."""
     found = []
