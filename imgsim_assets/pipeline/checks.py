@@ -29,7 +29,7 @@ from imgsim_assets.reviews.table import DIFFERENT, MATCH
 from imgsim_assets.similarity.audit import Audit, drift
 from imgsim_assets.similarity.duplicate_groups import BRIDGES, DECISIONS, SEPARATOR
 from imgsim_assets.similarity.group_rows import BRIDGE_SCHEMA
-from imgsim_assets.similarity.materialized import LEFT_ITEMS
+from imgsim_assets.similarity.materialized import LEFT_ITEMS, read_role
 from imgsim_assets.storage.commit import Commit, key_columns
 from imgsim_assets.storage.shards import Shard
 from imgsim_assets.storage.store import Store
@@ -317,8 +317,8 @@ def suspicious_groups(table: Table, commit: Commit, limits: CheckSettings) -> pl
     # What people decided joins no groups by mistake.
     measured = bridges.filter(pl.col("verdict").ne_missing(MATCH))
     parts = measured.group_by("group_id").agg(pl.col("smaller_part").max())
-    images = commit.file_with_role(LEFT_ITEMS)
-    items = table.read_file(images, ["id"])["id"].n_unique() if images is not None else 0
+    images = read_role(table, commit, LEFT_ITEMS)
+    items = images["id"].n_unique() if images is not None else 0
     most = max(_SMALL_GROUP, limits.max_group_fraction * items)
     lowest = commit.properties["threshold"] - limits.max_similarity_gap
     return (

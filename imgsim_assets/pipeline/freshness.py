@@ -27,7 +27,7 @@ from imgsim_assets.similarity.duplicate_groups import (
 )
 from imgsim_assets.similarity.items import vector_rebuilds
 from imgsim_assets.similarity.matches import MATCHES, decisions_about, reviewed_name
-from imgsim_assets.similarity.materialized import LEFT_ITEMS, RIGHT_ITEMS
+from imgsim_assets.similarity.materialized import LEFT_ITEMS, RIGHT_ITEMS, read_role
 from imgsim_assets.similarity.settings import CROSS_CATALOG_GROUPS
 from imgsim_assets.storage.commit import Commit
 from imgsim_assets.storage.shards import Shard
@@ -225,11 +225,11 @@ def _recorded(
     if not is_same_encoder or commit.properties.get(REBUILDS) != rebuilds:
         return "stale"
     for role, expected in items.items():
-        file = commit.file_with_role(role)
+        recorded = read_role(table, commit, role)
         keys = expected.select(image_key(), "sha256")
         used = keys.clear()
-        if file is not None:
-            rows = with_key(table.read_file(file), tuple(ROW_KEY))
+        if recorded is not None:
+            rows = with_key(recorded, tuple(ROW_KEY))
             used = rows.select(image_key(), "sha256")
         if missing_and_stale(used, keys) != (0, 0):
             return "stale"

@@ -23,6 +23,7 @@ from imgsim_assets.similarity.materialized import (
     LEFT_ITEMS,
     ORIENTATIONS_PROPERTY,
     RIGHT_ITEMS,
+    read_role,
 )
 from imgsim_assets.similarity.orientations import stored_turned
 from imgsim_assets.similarity.population import matches_before_decisions
@@ -225,10 +226,10 @@ def _decisions(store: Store, version: _Version) -> Decisions:
 
 def _recorded(version: _Version, role: str) -> pl.DataFrame:
     """All images of the items of a side, as the version has recorded them."""
-    file = version.commit.file_with_role(role)
-    if file is None:
+    recorded = read_role(version.table, version.commit, role)
+    if recorded is None:
         return pl.DataFrame(schema={"id": pl.String, "image": pl.Int32, "sha256": pl.String})
-    return version.table.read_file(file)
+    return recorded
 
 
 def _compared(version: _Version, role: str) -> pl.DataFrame:

@@ -27,7 +27,7 @@ from imgsim_assets.similarity.evidence.known_pairs import EVIDENCE_RULE
 from imgsim_assets.similarity.evidence.tiers import SIMILAR
 from imgsim_assets.similarity.items import LEFT_OUT, Items
 from imgsim_assets.similarity.matches import match_table, reviewed_name
-from imgsim_assets.similarity.materialized import LEFT_ITEMS, RIGHT_ITEMS
+from imgsim_assets.similarity.materialized import LEFT_ITEMS, RIGHT_ITEMS, read_role
 from imgsim_assets.similarity.nearest_items import nearest_items
 from imgsim_assets.storage.commit import Commit
 from imgsim_assets.storage.store import Store
@@ -129,13 +129,12 @@ class ReviewTable:
             (properties.get("left"), LEFT_ITEMS),
             (properties.get("right"), RIGHT_ITEMS),
         ):
-            file = commit.file_with_role(role)
-            if file is None or side is None:
+            recorded = read_role(table, commit, role)
+            if recorded is None or side is None:
                 raise StoreError(
                     f"matches/{name} version {commit.version} was written by an earlier version of "
                     "imgsim_assets; materialize it again"
                 )
-            recorded = table.read_file(file)
             sides.append(_side(store, str(side), properties[FINGERPRINT], recorded))
         left, right = sides
         rows = table.read(commit)

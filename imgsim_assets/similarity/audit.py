@@ -21,7 +21,8 @@ from imgsim_assets.similarity.audit_scores import TOLERANCE, ScoredItems, record
 from imgsim_assets.similarity.evidence.known_pairs import EVIDENCE_RULE
 from imgsim_assets.similarity.graph import graph_table
 from imgsim_assets.similarity.join_spec import MIN_COSINE
-from imgsim_assets.similarity.matches import DECISIONS, match_table
+from imgsim_assets.similarity.match_rows import DECISIONS
+from imgsim_assets.similarity.matches import match_table
 from imgsim_assets.similarity.materialized import LEFT_ITEMS, RIGHT_ITEMS
 from imgsim_assets.storage.commit import Commit
 from imgsim_assets.storage.store import Store

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from imgsim_assets.similarity.audit_scores import TOLERANCE, ScoredItems
 from imgsim_assets.similarity.items import LEFT_OUT, ORIENTATION
+from imgsim_assets.similarity.materialized import read_role
 from imgsim_assets.storage.commit import Commit
 from imgsim_assets.storage.table import Table
 
@@ -68,11 +69,10 @@ def wrong_selection(
     table: Table, commit: Commit, role: str, settings: Mapping[str, Any]
 ) -> list[str]:
     """The images that `max_shared` should leave out and does not, or the reverse."""
-    file = commit.file_with_role(role)
     limit = settings.get("max_shared")
-    if file is None or limit is None:
+    recorded = read_role(table, commit, role) if limit is not None else None
+    if recorded is None or limit is None:
         return []
-    recorded = table.read_file(file)
     if LEFT_OUT not in recorded.columns:
         recorded = recorded.with_columns(pl.lit(None, pl.String).alias(LEFT_OUT))
     carriers: dict[str, set[str]] = {}

@@ -19,7 +19,7 @@ from imgsim_assets.errors import StoreError
 from imgsim_assets.images.orientation import ORIENTATIONS
 from imgsim_assets.similarity import items
 from imgsim_assets.similarity.items import LEFT_OUT, ORIENTATION, VALUE
-from imgsim_assets.similarity.materialized import LEFT_ITEMS, ORIENTATIONS_PROPERTY
+from imgsim_assets.similarity.materialized import LEFT_ITEMS, ORIENTATIONS_PROPERTY, read_role
 from imgsim_assets.similarity.orientations import stored_turned
 from imgsim_assets.similarity.vector_blocks import VectorBlocks
 from imgsim_assets.storage.commit import Commit
@@ -117,10 +117,9 @@ def recorded_items(
     Raises:
         StoreError: when the commit does not say which items.
     """
-    file = commit.file_with_role(role)
-    if file is None:
+    recorded = read_role(table, commit, role)
+    if recorded is None:
         raise StoreError(f"table {table.name} version {commit.version} lists no {role}")
-    recorded = table.read_file(file)
     if LEFT_OUT in recorded.columns:
         recorded = recorded.filter(pl.col(LEFT_OUT).is_null())
     keys = recorded.sort("id", "sha256").drop("image", LEFT_OUT, strict=False)

@@ -66,18 +66,26 @@ def _best_of_rows(
 ) -> pl.DataFrame:
     """The best right item of each chosen row (n,)."""
     ids = unmatched.keys["id"].gather(chosen)
-    products = unmatched.vectors[chosen] @ right.vectors.T
-    if exclude_self:
-        products[ids.to_numpy()[:, None] == right.keys["id"].to_numpy()[None, :]] = -np.inf
-    if VALUE in unmatched.keys.columns:
-        values = unmatched.keys[VALUE].gather(chosen).to_numpy()
-        products[values[:, None] != right.keys[VALUE].to_numpy()[None, :]] = -np.inf
-    best = products.argmax(axis=1)
+    queries = unmatched.blocks.rows(chosen)
+    best = np.zeros(len(chosen), dtype=np.int64)
+    greatest = np.full(len(chosen), -np.inf, dtype=np.float32)
+    for start, block in right.blocks.blocks():
+        products = queries @ block.T
+        keys = right.keys[start : start + len(block)]
+        if exclude_self:
+            products[ids.to_numpy()[:, None] == keys["id"].to_numpy()[None, :]] = -np.inf
+        if VALUE in unmatched.keys.columns:
+            values = unmatched.keys[VALUE].gather(chosen).to_numpy()
+            products[values[:, None] != keys[VALUE].to_numpy()[None, :]] = -np.inf
+        of_block = products.argmax(axis=1)
+        found = products[np.arange(len(chosen)), of_block]
+        better = found > greatest
+        best[better], greatest[better] = start + of_block[better], found[better]
     return pl.DataFrame(
         {
             "left_id": ids,
             "right_id": right.keys["id"].gather(best),
-            "similarity": products[np.arange(len(chosen)), best].astype(np.float64),
+            "similarity": greatest.astype(np.float64),
         },
         schema=_SCHEMA,
     )

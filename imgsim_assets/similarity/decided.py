@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 
 from imgsim_assets.reviews.decisions import Decisions
+from imgsim_assets.similarity.id_blocks import IdBlock
 from imgsim_assets.similarity.item_pairs import (
     SCHEMA,
     best_of_each,
@@ -48,6 +49,14 @@ class DecidedPairs:
     def swapped(self) -> DecidedPairs:
         """The same with left and right exchanged."""
         return DecidedPairs(swapped(self.different), in_order(swapped(self.matches)))
+
+    def of_block(self, block: IdBlock) -> DecidedPairs:
+        """The decisions about the left items of a block."""
+        different, matches = (
+            pairs.filter(pl.Series(block.holds(pairs["left_id"])))
+            for pairs in (self.different, self.matches)
+        )
+        return DecidedPairs(different, matches)
 
     @property
     def is_empty(self) -> bool:

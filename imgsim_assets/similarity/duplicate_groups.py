@@ -52,9 +52,10 @@ from imgsim_assets.similarity.join_spec import JoinSpec
 from imgsim_assets.similarity.materialized import (
     NEIGHBOR_LISTS,
     ORIENTATIONS_PROPERTY,
+    Computed,
     MaterializedResult,
 )
-from imgsim_assets.similarity.neighbor_lists import CachedNeighborLists, neighbor_lists
+from imgsim_assets.similarity.neighbor_lists import CachedNeighborLists
 from imgsim_assets.similarity.orientations import TURNED_REBUILDS, TurnedCatalogs
 from imgsim_assets.similarity.selection import (
     common_images,
@@ -69,6 +70,7 @@ from imgsim_assets.similarity.settings import (
     PairSettings,
 )
 from imgsim_assets.similarity.threshold import resolve_threshold
+from imgsim_assets.similarity.updated_lists import updated_lists
 from imgsim_assets.similarity.values import WITHIN, items_versions
 from imgsim_assets.storage.commit import Commit, DataFile
 from imgsim_assets.storage.digest import rows_digest
@@ -244,7 +246,7 @@ class GroupStage:
         inputs |= {f"{name}/index": index.version for name, index in commits}
         computed: list[PairEvidence] = []
 
-        def compute() -> tuple[pl.DataFrame, list[DataFile], bool]:
+        def compute() -> Computed:
             turned = self._in_all_orientations(indexes, selected)
             from_rows = turned or images
             if rule is None:
@@ -266,10 +268,14 @@ class GroupStage:
                     found.incremental,
                 )
             rows, bridges = self._grouped(ranked, images, turned, links, threshold, decisions)
-            files = [self.table.write_rows(bridges, role=BRIDGES), *files]
+            files = [
+                self.table.write_rows(rows),
+                self.table.write_rows(bridges, role=BRIDGES),
+                *files,
+            ]
             if decisions.verdicts.height:
                 files.append(self.table.write_rows(decisions.verdicts, role=DECISIONS))
-            return rows, files, incremental
+            return Computed(files, incremental)
 
         update = result.update(in_order, images, inputs, compute)
         if update is None:
@@ -387,10 +393,18 @@ def _links(
 
     `from_rows` are the images, in all orientations or as they are.
     """
-    cached = _cached_links(result)
-    lists = neighbor_lists(from_rows, images, JoinSpec(threshold, exclude_self=True), cached)
-    files = [result.table.write_rows(lists, role=NEIGHBOR_LISTS)]
-    return _of_images(lists, from_rows, images), files, cached is not None
+    spec = JoinSpec(threshold, exclude_self=True)
+    lists = updated_lists(
+        result,
+        from_rows,
+        images,
+        spec,
+        lambda block: block.lists,
+        role=NEIGHBOR_LISTS,
+        cached=_cached_links(result),
+    )
+    links = _of_images(pl.concat(lists.results), from_rows, images)
+    return links, lists.files, lists.incremental
 
 
 def _of_images(pairs: pl.DataFrame, from_rows: Items, images: Items) -> pl.DataFrame:

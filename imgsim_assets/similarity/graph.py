@@ -33,10 +33,11 @@ from imgsim_assets.similarity.join_spec import MIN_COSINE, JoinSpec
 from imgsim_assets.similarity.materialized import (
     NEIGHBOR_LISTS,
     ORIENTATIONS_PROPERTY,
+    Computed,
     MaterializedResult,
 )
 from imgsim_assets.similarity.mean_best import mean_best
-from imgsim_assets.similarity.neighbor_lists import neighbor_lists, with_rank
+from imgsim_assets.similarity.neighbor_lists import ListBlock, with_rank
 from imgsim_assets.similarity.orientations import TurnedCatalogs, with_names
 from imgsim_assets.similarity.selection import (
     common_images,
@@ -46,8 +47,9 @@ from imgsim_assets.similarity.selection import (
 )
 from imgsim_assets.similarity.settings import GraphSettings, PairSettings
 from imgsim_assets.similarity.threshold import resolve_threshold
+from imgsim_assets.similarity.updated_lists import updated_lists
 from imgsim_assets.similarity.values import WITHIN, items_versions
-from imgsim_assets.storage.commit import DataFile
+from imgsim_assets.storage.commit import ROWS, DataFile
 from imgsim_assets.storage.digest import rows_digest
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import Table
@@ -193,26 +195,26 @@ class GraphStage:
         inputs |= {f"{self._name}/index": index.version}
         computed: list[PairEvidence] = []
 
-        def compute() -> tuple[pl.DataFrame, list[DataFile], bool]:
+        def compute() -> Computed:
             rows = nodes
             if self._settings.orientations:
                 rows = self._turned.turned(self._name, index, nodes)
             if rule is None:
-                return _edges(result, rows, nodes, self._settings, threshold)
+                return _write_edges(result, rows, nodes, self._settings, threshold)
             found = evident_pairs(
                 self._store, result, rows, nodes, rule, result.cached_lists(), exclude_self=True
             )
             computed.append(found.evidence)
             pairs = item_pairs(found.rows, rows, nodes, k)
-            described = with_evidence(pairs, found.evidence.pairs)
-            return _described(described), found.files, found.incremental
+            edges = _described(with_evidence(pairs, found.evidence.pairs))
+            return Computed([result.write_block(edges), *found.files], found.incremental)
 
         update = result.update(nodes, nodes, inputs, compute)
         if update is None:
             return self.run()
         return GraphReport(
             version=update.commit.version,
-            edges=update.rows.height,
+            edges=update.commit.rows,
             items=images.count,
             images=len(images),
             left_out=left_out_counts(nodes),
@@ -222,7 +224,11 @@ class GraphStage:
             threshold=threshold,
             threshold_source=resolved.source,
             threshold_is_measured=resolved.is_measured,
-            evidence=EvidenceCounts.of(update.rows, computed[0] if computed else None, rule),
+            evidence=(
+                EvidenceCounts.of(update.rows, computed[0] if computed else None, rule)
+                if rule is not None
+                else None
+            ),
             turned=self._turned.encoded if self._settings.orientations else None,
             incremental=update.incremental,
             seconds=time.monotonic() - started,
@@ -232,14 +238,14 @@ class GraphStage:
         )
 
 
-def _edges(
+def _write_edges(
     result: MaterializedResult,
     rows: Items,
     nodes: Items,
     settings: GraphSettings,
     threshold: float | None,
-) -> tuple[pl.DataFrame, list[DataFile], bool]:
-    """The edges, the file of their neighbor lists, and whether cached lists were used.
+) -> Computed:
+    """Write the edges and the neighbor lists they come from, block by block.
 
     `rows` are the nodes as their neighbors are searched: in all orientations, or as they are.
     """
@@ -248,13 +254,39 @@ def _edges(
     is_mean = settings.compare == "mean_best"
     role = _ROW_PAIRS if is_mean else NEIGHBOR_LISTS
     spec = JoinSpec(minimum, None if is_mean else settings.k, exclude_self=True)
+    keeps_rows = result.keeps_rows(nodes, nodes)
+    write = _EdgeWriter(result, rows, nodes, settings.k, minimum, is_mean, keeps_rows)
     cached = result.cached_lists(role)
-    lists = neighbor_lists(rows, nodes, spec, cached)
-    pairs = item_pairs(lists, rows, nodes, spec.k)
-    if is_mean:
-        pairs = best_of_each(mean_best(pairs, rows, nodes, minimum), settings.k)
-    files = [result.table.write_rows(lists, role=role)]
-    return _described(pairs), files, cached is not None
+    lists = updated_lists(result, rows, nodes, spec, write, role=role, cached=cached)
+    return Computed([*lists.results, *lists.files], lists.incremental)
+
+
+@dataclass(frozen=True)
+class _EdgeWriter:
+    """Writes the edges of a block of neighbor lists.
+
+    `keeps_rows` says whether unchanged lists have the edges of the current commit.
+    """
+
+    result: MaterializedResult
+    rows: Items
+    nodes: Items
+    k: int
+    minimum: float
+    is_mean: bool
+    keeps_rows: bool
+
+    def __call__(self, lists: ListBlock) -> DataFile:
+        block = lists.block
+        if lists.is_unchanged and self.keeps_rows:
+            file = self.result.file_of(ROWS, block)
+            if file is not None:
+                return file
+        sources = self.rows.slice(block.start, block.stop)
+        pairs = item_pairs(lists.lists, sources, self.nodes, None if self.is_mean else self.k)
+        if self.is_mean:
+            pairs = best_of_each(mean_best(pairs, sources, self.nodes, self.minimum), self.k)
+        return self.result.write_block(_described(pairs), ROWS, block)
 
 
 def _described(pairs: pl.DataFrame) -> pl.DataFrame:

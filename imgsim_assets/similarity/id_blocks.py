@@ -39,13 +39,17 @@ class IdBlock(NamedTuple):
         return inside.to_numpy()
 
 
+# All ids; the number of its rows is not known.
+ALL_IDS = IdBlock(0, 0, "", None)
+
+
 def id_blocks(ids: pl.Series) -> list[IdBlock]:
     """The blocks of rows with ascending ids, at least one; rows of one item are in one block.
 
     Rows in another order are one block.
     """
     if len(ids) <= MIN_ROWS or not ids.is_sorted():
-        return [IdBlock(0, len(ids), "", None)]
+        return [ALL_IDS._replace(stop=len(ids))]
     starts = [0, *_cuts(ids)]
     first = ["", *ids.gather(starts[1:]).to_list()]
     return [

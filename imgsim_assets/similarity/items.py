@@ -130,6 +130,10 @@ class Items:
         rows = self.keys.select(pl.int_range(pl.len(), dtype=pl.Int64).alias("row"), VALUE)
         return rows if mask is None else rows.filter(pl.Series(mask))
 
+    def slice(self, start: int, stop: int) -> Items:
+        """The rows from `start` to `stop`, which are all rows of their items."""
+        return Items(self.keys[start:stop], self.blocks.take(np.arange(start, stop)))
+
     def where(self, mask: NDArray[np.bool_]) -> Items:
         """The rows of a mask (n,), in their order."""
         rows = np.flatnonzero(mask)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import polars as pl
 
 from imgsim_assets.errors import CorruptFileError
+from imgsim_assets.similarity.id_blocks import ALL_IDS, IdBlock, id_blocks
 from imgsim_assets.similarity.items import Items, recorded_rows
 from imgsim_assets.similarity.neighbor_lists import CachedNeighborLists
 from imgsim_assets.similarity.reusable_lists import COMPLETE, LIST_SCHEMA
-from imgsim_assets.storage.commit import Commit, DataFile, PendingCommit
+from imgsim_assets.storage.commit import ROWS, Commit, DataFile, PendingCommit
 from imgsim_assets.storage.table import Table
 
 LEFT_ITEMS = "left_items"
@@ -24,12 +26,67 @@ ORIENTATIONS_PROPERTY = "orientations"
 _FORMAT = {"neighbor_lists_format": 2}
 
 
-class ResultUpdate(NamedTuple):
-    """A commit that is up to date with its rows; `incremental`: earlier results were reused."""
+# Metadata of a file: the first id of its block, and the first id of the next one, or None.
+_BLOCK = "block"
 
-    commit: Commit
-    rows: pl.DataFrame
+
+class Computed(NamedTuple):
+    """The files of a result, its rows among them; `incremental`: earlier results were reused."""
+
+    files: Sequence[DataFile]
     incremental: bool
+
+
+@dataclass(frozen=True)
+class ResultUpdate:
+    """A commit of a table that is up to date; `incremental`: earlier results were reused."""
+
+    table: Table
+    commit: Commit
+    incremental: bool
+
+    @cached_property
+    def rows(self) -> pl.DataFrame:
+        """All rows at once, for results of few."""
+        return self.table.read(self.commit)
+
+
+def read_role(table: Table, commit: Commit, role: str) -> pl.DataFrame | None:
+    """The rows of all files of a role, in commit order; None without such a file.
+
+    Raises:
+        CorruptFileError: a file is missing or damaged.
+    """
+    frames = [table.read_file(file) for file in commit.files_with_role(role)]
+    return pl.concat(frames) if frames else None
+
+
+@dataclass(frozen=True)
+class ListFiles:
+    """Neighbor lists in files, one for each block of left ids."""
+
+    table: Table
+    files: Sequence[DataFile]
+
+    def of_block(self, block: IdBlock) -> pl.DataFrame | None:
+        """The lists of the left rows of a block, see LIST_SCHEMA; None if a file is damaged."""
+        parts = [pl.DataFrame(schema=LIST_SCHEMA)]
+        for file in self.files:
+            first, after = _range(file)
+            if (block.after is not None and first >= block.after) or (
+                after is not None and after <= block.first
+            ):
+                continue
+            try:
+                lists = self.table.read_file(file)
+            except CorruptFileError:
+                return None
+            if COMPLETE not in lists.columns:
+                lists = lists.with_columns(pl.lit(value=True).alias(COMPLETE))  # all pairs
+            if (first, after) != (block.first, block.after):
+                lists = lists.filter(pl.Series(block.holds(lists["left_id"])))
+            parts.append(lists.select(list(LIST_SCHEMA)))
+        return pl.concat(parts)
 
 
 @dataclass(frozen=True)
@@ -77,12 +134,10 @@ class MaterializedResult:
         """Whether the commit whose lists can be reused has a file of a role."""
         return self.reusable is not None and self.reusable.file_with_role(role) is not None
 
-    def read_file(self, role: str) -> pl.DataFrame | None:
-        """The rows of the latest commit's file of a role; None without one, or if it is damaged."""
-        if self.latest is None:
-            return None
+    def read_role(self, role: str) -> pl.DataFrame | None:
+        """The rows of a role in the latest commit; None without one, or if a file is damaged."""
         try:
-            return self._read(self.latest, role)
+            return read_role(self.table, self.latest, role) if self.latest is not None else None
         except CorruptFileError:
             return None
 
@@ -90,24 +145,44 @@ class MaterializedResult:
         """The neighbor lists in the files of a role; None when none can be reused."""
         if self.reusable is None:
             return None
-        try:
-            lists, left, right = (
-                self._read(self.reusable, part) for part in (role, LEFT_ITEMS, RIGHT_ITEMS)
-            )
-        except CorruptFileError:
+        files = self.reusable.files_with_role(role)
+        left, right = self.read_role(LEFT_ITEMS), self.read_role(RIGHT_ITEMS)
+        if not files or left is None or right is None:
             return None
-        if COMPLETE not in lists.columns:
-            lists = lists.with_columns(pl.lit(value=True).alias(COMPLETE))  # rows of all pairs
         turned = bool(self.properties.get(ORIENTATIONS_PROPERTY))
         rows = recorded_rows(left, turned=turned), recorded_rows(right)
-        return CachedNeighborLists(lists.select(list(LIST_SCHEMA)), *rows)
+        return CachedNeighborLists(ListFiles(self.table, files), *rows)
+
+    def write_block(
+        self, rows: pl.DataFrame, role: str = ROWS, block: IdBlock = ALL_IDS
+    ) -> DataFile:
+        """Store the rows of a block, unless the latest commit has a file with the same bytes."""
+        existing = self.latest.files_with_role(role) if self.latest is not None else ()
+        file = self.table.write_rows(rows, role=role, existing=existing)
+        return file.with_metadata(**{_BLOCK: [block.first, block.after]})
+
+    def file_of(self, role: str, block: IdBlock) -> DataFile | None:
+        """The file of a block in the commit whose lists can be reused, if it is intact."""
+        files = self.reusable.files_with_role(role) if self.reusable is not None else ()
+        found = (file for file in files if _range(file) == (block.first, block.after))
+        return next(filter(self.table.is_intact, found), None)
+
+    def keeps_rows(self, left: Items, right: Items) -> bool:
+        """Whether rows of unchanged neighbor lists are as the current commit has them.
+
+        They name images by their numbers, which may have changed though the images have not.
+        """
+        sides = ((LEFT_ITEMS, left), (RIGHT_ITEMS, right))
+        return self.current is not None and not any(
+            _is_renumbered(self.read_role(role), items.recorded) for role, items in sides
+        )
 
     def update(
         self,
         left: Items,
         right: Items,
         inputs: Mapping[str, int],
-        compute: Callable[[], tuple[pl.DataFrame, list[DataFile], bool]],
+        compute: Callable[[], Computed],
     ) -> ResultUpdate | None:
         """Compute and commit the result, unless the current commit is up to date.
 
@@ -115,18 +190,17 @@ class MaterializedResult:
             left: the left items.
             right: the right items.
             inputs: versions of the input tables, by name.
-            compute: returns the rows, the files that are committed beside them, and whether
-                cached lists were used.
+            compute: writes the files of the result.
 
         Returns:
-            The commit and its rows; None if another run has committed a result of newer inputs.
-            Then the inputs must be read again.
+            The commit; None if another run has committed a result of newer inputs. Then the inputs
+            must be read again.
         """
         if self.current is not None and self.is_up_to_date(left, right):
-            return ResultUpdate(self.current, self.table.read(self.current), incremental=True)
-        rows, files, incremental = compute()
-        commit = self.commit([self.table.write_rows(rows), *files], left, right, inputs)
-        return None if commit is None else ResultUpdate(commit, rows, incremental)
+            return ResultUpdate(self.table, self.current, incremental=True)
+        files, incremental = compute()
+        commit = self.commit(files, left, right, inputs)
+        return None if commit is None else ResultUpdate(self.table, commit, incremental)
 
     def _has_same_content(self, newest: Commit | None, files: Sequence[DataFile]) -> bool:
         """Whether another run has committed the same rows of the same items meanwhile."""
@@ -139,15 +213,16 @@ class MaterializedResult:
         return (
             self.current is not None
             and self.table.verify_checksums(self.current)
-            and self._read(self.current, LEFT_ITEMS).equals(left.recorded)
-            and self._read(self.current, RIGHT_ITEMS).equals(right.recorded)
+            and self._recorded(LEFT_ITEMS, left)
+            and self._recorded(RIGHT_ITEMS, right)
         )
 
-    def _read(self, commit: Commit, role: str) -> pl.DataFrame:
-        file = commit.file_with_role(role)
-        if file is None:
+    def _recorded(self, role: str, items: Items) -> bool:
+        """Whether the latest commit was computed from these items."""
+        recorded = self.read_role(role)
+        if recorded is None:
             raise CorruptFileError(f"table {self.table.name} lists no file of role {role}")
-        return self.table.read_file(file)
+        return recorded.equals(items.recorded)
 
     def commit(
         self, files: Sequence[DataFile], left: Items, right: Items, inputs: Mapping[str, int]
@@ -155,8 +230,8 @@ class MaterializedResult:
         """Commit a result with the items that it was computed from; None as of `update`."""
         files = [
             *files,
-            self.table.write_rows(left.recorded, role=LEFT_ITEMS),
-            self.table.write_rows(right.recorded, role=RIGHT_ITEMS),
+            *self._write_items(left, LEFT_ITEMS),
+            *self._write_items(right, RIGHT_ITEMS),
         ]
         is_superseded = False
 
@@ -172,6 +247,29 @@ class MaterializedResult:
 
         commit = self.table.commit(change)
         return None if is_superseded else commit
+
+    def _write_items(self, items: Items, role: str) -> list[DataFile]:
+        """What a result records of its input, by blocks."""
+        rows = items.recorded
+        return [
+            self.write_block(rows[block.start : block.stop], role, block)
+            for block in id_blocks(rows["id"])
+        ]
+
+
+def _is_renumbered(before: pl.DataFrame | None, now: pl.DataFrame) -> bool:
+    """Whether an image of both has another number within its item."""
+    if before is None or "image" not in now.columns:
+        return True
+    image = ["id", "sha256"]
+    both = before.join(now, on=image)
+    return bool(both.select((pl.col("image") != pl.col("image_right")).any()).item())
+
+
+def _range(file: DataFile) -> tuple[str, str | None]:
+    """The ids of a file: the first, and the first behind them."""
+    first, after = file.metadata.get(_BLOCK, [ALL_IDS.first, ALL_IDS.after])
+    return first, after
 
 
 def _contents(files: Sequence[DataFile]) -> list[tuple[str, str]]:

@@ -13,9 +13,9 @@ truncated holds every pair that is better than its last one, and none that is wo
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import polars as pl
@@ -28,6 +28,8 @@ from imgsim_assets.similarity.id_blocks import IdBlock, id_blocks
 from imgsim_assets.similarity.items import Items
 from imgsim_assets.similarity.join_spec import JoinSpec
 from imgsim_assets.similarity.reusable_lists import SCHEMA, ReusableLists
+
+R = TypeVar("R")
 
 # Blocks are updated together until they have so many cached pairs.
 _MAX_PAIRS = 1 << 21
@@ -62,11 +64,13 @@ class CachedNeighborLists:
 class ListBlock(NamedTuple):
     """The neighbor lists of a block of left rows, see LIST_SCHEMA.
 
-    `is_unchanged` says whether they are the cached ones.
+    `is_cached` says whether there are cached lists of the block, `is_unchanged` whether these are
+    the ones.
     """
 
     block: IdBlock
     lists: pl.DataFrame
+    is_cached: bool
     is_unchanged: bool
 
 
@@ -88,13 +92,17 @@ def neighbor_lists(
     Returns:
         The lists, see LIST_SCHEMA.
     """
-    return pl.concat(each.lists for each in list_blocks(left, right, spec, cached))
+    return pl.concat(map_list_blocks(_lists_of, left, right, spec, cached))
 
 
-def list_blocks(
-    left: Items, right: Items, spec: JoinSpec, cached: CachedNeighborLists | None = None
-) -> Iterator[ListBlock]:
-    """`neighbor_lists` by blocks of left ids, in their order.
+def map_list_blocks(
+    work: Callable[[ListBlock], R],
+    left: Items,
+    right: Items,
+    spec: JoinSpec,
+    cached: CachedNeighborLists | None = None,
+) -> Iterator[R]:
+    """The results of `work` on the `neighbor_lists` of each block of left ids, in their order.
 
     In memory are one batch and one block of vectors, and the lists of some blocks.
     """
@@ -107,10 +115,14 @@ def list_blocks(
         rows += int(reusable.recompute.sum())
         pairs += reusable.pairs.height
         if rows >= vector_blocks.MAX_BLOCK_ROWS or pairs >= _MAX_PAIRS:
-            yield from update.completed(group)
+            yield from map(work, update.completed(group))
             group, rows, pairs = [], 0, 0
     if group:
-        yield from update.completed(group)
+        yield from map(work, update.completed(group))
+
+
+def _lists_of(block: ListBlock) -> pl.DataFrame:
+    return block.lists
 
 
 def top_pairs(lists: pl.DataFrame, spec: JoinSpec) -> pl.DataFrame:
@@ -185,11 +197,10 @@ class _Update:
             found.append(lists.of_rows(others, self.new_right))
         depth, right_ids = self.spec.depth(self.right.max_images), self.right.rows["id"]
         for block, reusable in group:
-            new = Lists.of_block(found, block.start, block.stop)
-            if reusable.is_unchanged and not len(new.i):
-                yield ListBlock(block, reusable.cached, is_unchanged=True)
-            else:
-                yield ListBlock(block, reusable.merged(new, depth, right_ids), is_unchanged=False)
+            added = Lists.of_block(found, block.start, block.stop)
+            is_unchanged = reusable.is_unchanged and not len(added.i)
+            lists = reusable.cached if is_unchanged else reusable.merged(added, depth, right_ids)
+            yield ListBlock(block, lists, reusable.is_cached, is_unchanged)
 
 
 def _among(rows: pl.DataFrame, others: pl.DataFrame) -> NDArray[np.bool_]:

@@ -28,6 +28,7 @@ class ReusableLists:
         lengths: (n,) the length of the list of each left row.
         truncated: (n,) whether pairs are missing behind it.
         recompute: (n,) which left rows have no list to reuse.
+        is_cached: whether there are cached lists of the block.
         is_unchanged: whether all cached pairs are valid and all left rows have a list.
     """
 
@@ -37,6 +38,7 @@ class ReusableLists:
     lengths: Indices
     truncated: NDArray[np.bool_]
     recompute: NDArray[np.bool_]
+    is_cached: bool
     is_unchanged: bool
 
     @classmethod
@@ -51,6 +53,7 @@ class ReusableLists:
             np.zeros(count, np.int64),
             np.zeros(count, dtype=bool),
             np.ones(count, dtype=bool),
+            is_cached=False,
             is_unchanged=False,
         )
 
@@ -98,6 +101,7 @@ class ReusableLists:
             lengths,
             truncated,
             recompute,
+            is_cached=True,
             is_unchanged=all_valid and not recompute.any(),
         )
 

@@ -13,7 +13,7 @@ from imgsim_assets.components.metadata import schema_of
 from imgsim_assets.download.ledger.table import SCHEMA
 from imgsim_assets.encoders import table
 from imgsim_assets.evaluation import operating_points
-from imgsim_assets.similarity import duplicate_groups, graph, group_rows, matches
+from imgsim_assets.similarity import duplicate_groups, graph, group_rows, match_rows
 from imgsim_assets.similarity.evidence import accepted_pairs
 from imgsim_assets.similarity.items import ORIENTATION
 
@@ -24,7 +24,7 @@ from imgsim_assets.similarity.items import ORIENTATION
         pytest.param(columns.IMAGES, SCHEMA, id="images"),
         pytest.param(columns.EMBEDDINGS, table.SCHEMA, id="embeddings"),
         pytest.param(columns.GRAPH, graph.SCHEMA, id="similarity_graph"),
-        pytest.param(columns.MATCHES, matches.SCHEMA, id="matches"),
+        pytest.param(columns.MATCHES, match_rows.SCHEMA, id="matches"),
         pytest.param(columns.EVIDENCE, accepted_pairs.COLUMNS, id="evidence"),
         pytest.param(columns.ORIENTATION, {ORIENTATION: pl.String}, id="orientation"),
         pytest.param(columns.GROUPS, group_rows.SCHEMA, id="duplicate_groups"),

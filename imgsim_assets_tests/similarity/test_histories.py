@@ -17,6 +17,7 @@ from imgsim_assets.similarity.matches import MatchStage, match_table
 from imgsim_assets.similarity.settings import GraphSettings, GroupSettings, MatchSettings, Mode
 from imgsim_assets.storage.local_files import LocalFiles
 from imgsim_assets.storage.store import Store
+from imgsim_assets_tests.support.blocks import small_blocks
 from imgsim_assets_tests.support.catalogs import indexed
 from imgsim_assets_tests.support.histories import POOL
 
@@ -58,7 +59,10 @@ class CrashingFiles(LocalFiles):
 
 
 class Histories(RuleBasedStateMachine):
-    """Two catalogs on real storage that change, and results that are updated or killed."""
+    """Two catalogs on real storage that change, and results that are updated or killed.
+
+    Updates are in small blocks, the full computation in one.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -95,18 +99,20 @@ class Histories(RuleBasedStateMachine):
         self.images[side] = {k: v for k, v in self.images[side].items() if k not in gone}
         self.stale = True
 
-    @rule(writes=st.integers(0, 25))
+    @rule(writes=st.integers(0, 60))
     def crash_during_update(self, writes: int) -> None:
         self._index(self.store)
         try:
-            self._update(Store(CrashingFiles(Path(self.store.url), writes)))
+            with small_blocks():
+                self._update(Store(CrashingFiles(Path(self.store.url), writes)))
         except Killed:
             self.stale = True
 
     @rule()
     def update(self) -> None:
         self._index(self.store)
-        self._update(self.store)
+        with small_blocks():
+            self._update(self.store)
         self.stale = False
 
     @invariant()

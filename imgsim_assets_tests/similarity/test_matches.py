@@ -18,13 +18,9 @@ from imgsim_assets.encoders.settings import EncoderSettings
 from imgsim_assets.errors import StoreError
 from imgsim_assets.similarity import items
 from imgsim_assets.similarity.items import Items
-from imgsim_assets.similarity.matches import (
-    SCHEMA,
-    MatchReport,
-    MatchStage,
-    match_table,
-    one_to_one,
-)
+from imgsim_assets.similarity.match_modes import one_to_one
+from imgsim_assets.similarity.match_rows import SCHEMA
+from imgsim_assets.similarity.matches import MatchReport, MatchStage, match_table
 from imgsim_assets.similarity.materialized import LEFT_ITEMS
 from imgsim_assets.similarity.settings import MatchSettings
 from imgsim_assets.storage.commit import ROWS, Commit

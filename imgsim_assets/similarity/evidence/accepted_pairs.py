@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import polars as pl
@@ -25,10 +26,15 @@ from imgsim_assets.similarity.item_pairs import in_order
 from imgsim_assets.similarity.items import Items
 from imgsim_assets.similarity.join_spec import MIN_COSINE, JoinSpec
 from imgsim_assets.similarity.materialized import NEIGHBOR_LISTS, MaterializedResult
-from imgsim_assets.similarity.neighbor_lists import CachedNeighborLists, neighbor_lists, top_pairs
+from imgsim_assets.similarity.neighbor_lists import (
+    CachedNeighborLists,
+    ListBlock,
+    top_pairs,
+)
 from imgsim_assets.similarity.orientations import best_of_images
 from imgsim_assets.similarity.reusable_lists import SCHEMA as ROW_SCHEMA
 from imgsim_assets.similarity.threshold import ResolvedThreshold
+from imgsim_assets.similarity.updated_lists import updated_lists
 from imgsim_assets.storage.commit import DataFile
 from imgsim_assets.storage.store import Store
 
@@ -191,16 +197,29 @@ def evident_pairs(
         StoreError: the bytes of an image are missing or damaged.
     """
     spec = rule.candidates(exclude_self=exclude_self)
-    lists = neighbor_lists(left, right, spec, cached)
-    files = [result.table.write_rows(lists, role=NEIGHBOR_LISTS)]
-    candidates = _candidates(lists, left, right, spec)
+    lists = updated_lists(
+        result,
+        left,
+        right,
+        spec,
+        partial(_candidates, left, right, spec),
+        role=NEIGHBOR_LISTS,
+        cached=cached,
+    )
+    candidates, files = pl.concat(lists.results), lists.files
     if of_both:
         cached_right = result.cached_lists(_RIGHT_LISTS)
-        known = cached_right.swapped() if cached_right is not None else None
-        right_lists = neighbor_lists(right, left, spec, known)
-        files.append(result.table.write_rows(right_lists, role=_RIGHT_LISTS))
-        of_right = _candidates(right_lists, right, left, spec)
-        swapped = of_right.rename({"left_id": "right_id", "right_id": "left_id"})
+        of_right = updated_lists(
+            result,
+            right,
+            left,
+            spec,
+            partial(_candidates, right, left, spec),
+            role=_RIGHT_LISTS,
+            cached=cached_right.swapped() if cached_right is not None else None,
+        )
+        files += of_right.files
+        swapped = pl.concat(of_right.results).rename({"left_id": "right_id", "right_id": "left_id"})
         both = pl.concat([candidates, swapped.select(candidates.columns)])
         candidates = in_order(both.unique(["left_id", "right_id"], keep="first"))
     rows = candidates
@@ -212,16 +231,14 @@ def evident_pairs(
     found = evidence_for(store, rows, known_evidence(store, result.table, result.latest))
     files.append(result.table.write_rows(found.pairs, role=EVIDENCE))
     accepted = _described(rows, found.pairs).filter(rule.counts)
-    return EvidentPairs(
-        accepted.select(candidates.columns), found, files, incremental=cached is not None
-    )
+    return EvidentPairs(accepted.select(candidates.columns), found, files, lists.incremental)
 
 
-def _candidates(lists: pl.DataFrame, left: Items, right: Items, spec: JoinSpec) -> pl.DataFrame:
-    """The pairs of rows that are compared: the best right images of each left image."""
+def _candidates(left: Items, right: Items, spec: JoinSpec, block: ListBlock) -> pl.DataFrame:
+    """The pairs of rows that are compared: the best right images of each left image of a block."""
     if not left.is_turned and not right.is_turned:
-        return top_pairs(lists, spec)
-    return best_of_images(lists.select(list(ROW_SCHEMA)), left, right, spec.k)
+        return top_pairs(block.lists, spec)
+    return best_of_images(block.lists.select(list(ROW_SCHEMA)), left, right, spec.k)
 
 
 def with_evidence(rows: pl.DataFrame, pairs: pl.DataFrame) -> pl.DataFrame:
