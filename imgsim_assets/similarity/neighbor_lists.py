@@ -192,9 +192,9 @@ class _Update:
         found = [join(left.take(changed), right, self.spec, threshold).of_rows(changed)]
         if len(others) and len(self.new_right):
             cutoffs = np.concatenate([each.cutoffs(self.spec.threshold) for _, each in group])
-            added = right.take(self.new_right)
-            lists = join(left.take(others), added, self.spec, cutoffs[~recompute])
-            found.append(lists.of_rows(others, self.new_right))
+            sides = left.take(others), right.take(self.new_right)
+            of_others = join(*sides, self.spec, cutoffs[~recompute])
+            found.append(of_others.of_rows(others, self.new_right))
         depth, right_ids = self.spec.depth(self.right.max_images), self.right.rows["id"]
         for block, reusable in group:
             added = Lists.of_block(found, block.start, block.stop)
