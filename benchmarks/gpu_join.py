@@ -60,7 +60,7 @@ def main() -> None:
 
 def _dry_run_device(multiply_adds: int) -> torch.device | None:
     """Torch's CPU device, unless the CPU is declared."""
-    from imgsim_assets.similarity.device import use_device
+    from imgsim_assets.compute.device import use_device
 
     with use_device(None) as declared:
         return None if declared.declared == "cpu" or not multiply_adds else torch.device("cpu")

@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, Self, TypeVar
 
 from imgsim_assets import __version__
+from imgsim_assets.compute.device import use_device
 from imgsim_assets.compute.runner import TaskKind
 from imgsim_assets.compute.settings import RAY_ADDRESS, ComputeSettings
 from imgsim_assets.compute.worker import run_task
@@ -77,6 +78,9 @@ class RayRunner:
             ComputeError: The cluster cannot be reached, or a task was lost too often. An error of
                 a task is raised as it was.
         """
+        if kind.uses_gpu:
+            with use_device(None) as device:
+                device.used.add("ray")
         ray = self._connected()
         resources = self._resources(kind)
         remote = ray.remote(run_task).options(
@@ -93,7 +97,9 @@ class RayRunner:
                 for number in range(len(tasks)):
                     while number not in finished:
                         while submitted < len(tasks) and len(pending) < _MAX_PENDING:
-                            reference = remote.remote(key, shared, tasks[submitted], __version__)
+                            reference = remote.remote(
+                                key, shared, tasks[submitted], __version__, self._settings.device
+                            )
                             pending[reference] = submitted
                             submitted += 1
                         ready, _ = ray.wait(list(pending), num_returns=1, timeout=_POLL_S)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
+from imgsim_assets.compute.device import AUTO, require_device_name
 from imgsim_assets.settings import Settings
 
 # Environment variable: the address of the Ray cluster.
@@ -22,6 +23,10 @@ class ComputeSettings(Settings):
         "local",
         description=f"local: in the process of the step; ray: on the Ray cluster of {RAY_ADDRESS}",
     )
+    device: str = Field(
+        AUTO,
+        description="of joins: auto (a GPU for large ones, if there is one), cpu, cuda or cuda:N",
+    )
     cpus_per_task: int = Field(1, ge=1, le=1024, description="cores that a task occupies and uses")
     gpus_per_task: float = Field(
         0, ge=0, le=16, description="GPUs, or a fraction of one, of a task that can use them"
@@ -35,6 +40,16 @@ class ComputeSettings(Settings):
     retries: int = Field(
         3, ge=0, le=100, description="how often a task is run again whose worker or node was lost"
     )
+
+    @model_validator(mode="after")
+    def _device_is_one_that_tasks_have(self) -> Self:
+        is_gpu = require_device_name(self.device) not in (AUTO, "cpu")
+        if is_gpu and self.engine == "ray" and not self.gpus_per_task:
+            raise ValueError(
+                f"device: {self.device} is hidden from tasks that occupy no GPU; set "
+                "'gpus_per_task: 1', or 'device: auto'"
+            )
+        return self
 
     def problem(self) -> str | None:
         """Why tasks cannot run there, and what to do; None if nothing is known to be wrong."""

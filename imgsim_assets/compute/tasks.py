@@ -12,6 +12,7 @@ from contextvars import ContextVar
 from itertools import pairwise
 from typing import TypeVar
 
+from imgsim_assets.compute.device import JoinDevice, use_device
 from imgsim_assets.compute.local import LocalRunner
 from imgsim_assets.compute.runner import TaskKind, TaskRunner
 from imgsim_assets.compute.settings import ComputeSettings
@@ -28,20 +29,23 @@ _runner: ContextVar[TaskRunner | None] = ContextVar("runner", default=None)
 
 
 @contextmanager
-def use_compute(settings: ComputeSettings, log: Log = silent) -> Iterator[None]:
+def use_compute(settings: ComputeSettings, log: Log = silent) -> Iterator[JoinDevice]:
     """Within the context, run tasks where the settings say. Leaving it stops those that still run.
 
     Args:
         settings: as declared.
         log: receives the progress of long tasks.
 
+    Yields:
+        What says afterwards on which devices joins ran in this process.
+
     Raises:
         SettingsError: Ray is not installed, or the address of its cluster is not set.
     """
-    with closing(_open(settings, log)) as runner:
+    with closing(_open(settings, log)) as runner, use_device(settings.device) as device:
         token = _runner.set(runner)
         try:
-            yield
+            yield device
         finally:
             _runner.reset(token)
 

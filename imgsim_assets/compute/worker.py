@@ -7,13 +7,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from imgsim_assets import __version__
+from imgsim_assets.compute.device import use_device
 from imgsim_assets.errors import ComputeError
 
 # The function of the tasks that this process ran last, by its key. It may hold what it has read.
 _last: tuple[str, Callable[[Any], Any]] | None = None
 
 
-def run_task(key: str, shared: Sequence[Any], task: Any, version: str) -> Any:
+def run_task(key: str, shared: Sequence[Any], task: Any, version: str, device: str) -> Any:
     """The result of a task of another process. Its function is fetched once for many tasks.
 
     Args:
@@ -21,6 +22,7 @@ def run_task(key: str, shared: Sequence[Any], task: Any, version: str) -> Any:
         shared: the reference of the function in Ray's object store.
         task: its argument.
         version: of this package in the process that needs the result.
+        device: of joins, as declared.
 
     Raises:
         ComputeError: This machine has another version of the package.
@@ -36,4 +38,5 @@ def run_task(key: str, shared: Sequence[Any], task: Any, version: str) -> Any:
 
         _last = None  # what the function before has read is released first
         _last = key, ray.get(shared[0])
-    return _last[1](task)
+    with use_device(device):
+        return _last[1](task)

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from imgsim_assets.compute.device import require_device_name
 from imgsim_assets.encoders.backbones import BACKBONES
 from imgsim_assets.settings import Settings
 
@@ -31,7 +32,6 @@ HUB, LOCAL_DIR, SSCD, ONNX, FACTORY = "hf-hub", "local-dir", "sscd", "onnx", "fa
 _ONNX_SUFFIX = ".onnx"
 _TORCHSCRIPT_SUFFIXES = (".pt", ".torchscript", ".ts")
 _FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
-_DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
 
 _WEIGHTS_SUFFIXES = (".pth", ".safetensors", _ONNX_SUFFIX, *_TORCHSCRIPT_SUFFIXES)
@@ -76,13 +76,6 @@ class InputSettings(Settings):
     std: tuple[float, float, float] = Field(
         (0.229, 0.224, 0.225), description="of each channel, in units of 0 to 1"
     )
-
-
-def require_device_name(device: str) -> str:
-    """The name of a device; ValueError for one that is not auto, cpu, cuda or cuda:N."""
-    if not _DEVICE.fullmatch(device):
-        raise ValueError(f"device: {device!r} is not one of auto, cpu, cuda, cuda:N")
-    return device
 
 
 class EncoderSettings(Settings):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
@@ -234,8 +235,8 @@ class CatalogPipeline:
             encoder=self.encoder,
             log=self.log,
         )
-        with use_compute(self.settings.compute, self.log):
-            return stage.run()
+        with use_compute(self.settings.compute, self.log) as device:
+            return replace(stage.run(), device=str(device))
 
     def groups(self) -> GroupReport:
         """Update `<name>/duplicate_groups` to match the index.
@@ -253,8 +254,8 @@ class CatalogPipeline:
             encoders={self.name: self.encoder},
             log=self.log,
         )
-        with use_compute(self.settings.compute, self.log):
-            return stage.run()
+        with use_compute(self.settings.compute, self.log) as device:
+            return replace(stage.run(), device=str(device))
 
     def evaluate(self) -> EncoderEvaluation:
         """Measure the encoder on the catalog's own images, if that is not up to date.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -73,8 +74,8 @@ class MatchPipeline:
             encoders=self.encoders,
             log=self.log,
         )
-        with use_compute(settings.compute, self.log):
-            return stage.run()
+        with use_compute(settings.compute, self.log) as device:
+            return replace(stage.run(), device=str(device))
 
     def compared(self) -> tuple[Items, Items]:
         """The left and the right images that are compared, as they are now.

@@ -7,14 +7,11 @@ joins stay on the CPU until they have taken as long as the start; after that all
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from imgsim_assets.compute.device import AUTO, use_device
 from imgsim_assets.encoders import hardware
-from imgsim_assets.encoders.settings import AUTO, CPU, require_device_name
+from imgsim_assets.encoders.settings import CPU
 from imgsim_assets.errors import EncoderError, SettingsError
 
 if TYPE_CHECKING:
@@ -24,47 +21,8 @@ if TYPE_CHECKING:
 _MIN_WORK = 1e10
 # Multiply-adds that take the CPU as long as torch and CUDA take to start.
 _START_WORK = 3e12
-
-
-@dataclass
-class JoinDevice:
-    """The device that joins are to use, as declared, and those that they have used."""
-
-    declared: str = AUTO
-    used: set[str] = field(default_factory=set)
-
-    def __str__(self) -> str:
-        return ", ".join(sorted(self.used)) or "not needed"
-
-
-_device: ContextVar[JoinDevice | None] = ContextVar("device", default=None)
 # Multiply-adds of this process on the CPU that a GPU might have computed.
 _work_on_cpu = 0.0
-
-
-@contextmanager
-def use_device(device: str | None) -> Iterator[JoinDevice]:
-    """Within the context, compute joins on a device.
-
-    Args:
-        device: auto, cpu, cuda or cuda:N; None: that of the surrounding context, or auto.
-
-    Yields:
-        What says afterwards which devices were used.
-
-    Raises:
-        ValueError: for another name.
-    """
-    surrounding = _device.get()
-    if device is None and surrounding is not None:
-        yield surrounding
-        return
-    declared = JoinDevice(AUTO if device is None else require_device_name(device))
-    token = _device.set(declared)
-    try:
-        yield declared
-    finally:
-        _device.reset(token)
 
 
 def chosen_device(multiply_adds: int) -> torch.device | None:

@@ -108,6 +108,7 @@ class GroupReport:
     most items of a catalog have. `turned` counts the images that were encoded in other
     orientations, None without orientations. `decisions` counts people's verdicts that stand, and
     `reopened` are those about images that have changed.
+    `device` says where joins ran.
     """
 
     version: int
@@ -130,6 +131,7 @@ class GroupReport:
     changed: bool
     data_version: str
     fingerprint: str
+    device: str = "not needed"
 
 
 def groups_table(store: Store, name: str, variant: str | None = None) -> Table:

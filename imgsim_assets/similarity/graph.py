@@ -83,6 +83,7 @@ class GraphReport:
     `shared` those of them that too many items have, and `common` compared ones that most items
     have. `evidence` is None where none is computed. `turned` counts the images that were encoded
     in other orientations, None without orientations.
+    `device` says where joins ran.
     """
 
     version: int
@@ -103,6 +104,7 @@ class GraphReport:
     changed: bool
     data_version: str
     fingerprint: str
+    device: str = "not needed"
 
 
 def graph_table(store: Store, name: str, variant: str | None = None) -> Table:

@@ -12,8 +12,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from imgsim_assets.compute.device import use_device
 from imgsim_assets.similarity.cosine import Doubles, Indices, distances, pair_cosines
-from imgsim_assets.similarity.device import use_device
 from imgsim_assets.similarity.join_input import InputPair, JoinInput
 from imgsim_assets.similarity.knn import nearest
 from imgsim_assets.similarity.prefilter import Prefilter, choose_for_threshold

@@ -78,6 +78,7 @@ class MatchReport:
     `turned` counts the images that were encoded in other orientations, None without orientations.
     `threshold` is the minimum similarity of a match, and `evidence` is None where none is
     computed. `threshold_source` says in words where the threshold comes from.
+    `device` says where joins ran.
     """
 
     version: int
@@ -105,6 +106,7 @@ class MatchReport:
     changed: bool
     data_version: str
     fingerprint: str
+    device: str = "not needed"
 
 
 def match_table(store: Store, name: str) -> Table:

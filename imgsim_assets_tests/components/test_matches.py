@@ -51,6 +51,7 @@ def test_match_table_shows_what_the_last_version_changed(shop: Shop) -> None:
 
     assert _counts(metadata) == (1, 0, 1)
     assert list(metadata).index("added_since_last_version") < list(metadata).index("seconds")
+    assert metadata["device"] == "cpu"
     (new,) = (record.data for record in metadata["new_matches"].records)
     assert (new["left_id"], new["right_id"]) == (BEACON, "s2")
     assert new["left_title"] == f"item {BEACON}"
@@ -84,7 +85,7 @@ def test_unchanged_match_table_keeps_its_metadata_and_reads_nothing_for_them(
     after = _metadata(shop)
     assert list(after) == list(before)
     differing = {name for name in before if before[name] != after[name]}
-    assert differing <= {"changed", "seconds", "incremental", "dagster/column_lineage"}
+    assert differing <= {"changed", "seconds", "incremental", "device", "dagster/column_lineage"}
 
 
 def test_match_table_with_evidence_counts_its_tiers(tmp_path: Path, web: Web) -> None:

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from imgsim_assets.compute.settings import Compute, ComputeSettings
 from imgsim_assets.compute.tasks import use_compute
 from imgsim_assets.errors import SettingsError
+from imgsim_assets.similarity import threshold_join
 
 _COMPUTE = TypeAdapter[ComputeSettings](Compute)
 _RAY = ComputeSettings(engine="ray")
@@ -45,3 +47,28 @@ def test_ray_needs_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
 
     assert (_RAY.problem() or "").endswith("pip install 'imgsim_assets[ray]'")
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:x", ""])
+def test_unknown_device_is_an_error_that_names_the_known_ones(device: str) -> None:
+    with pytest.raises(ValidationError, match="is not one of auto, cpu, cuda, cuda:N"):
+        ComputeSettings(device=device)
+
+
+def test_device_of_tasks_that_occupy_no_gpu_is_an_error() -> None:
+    with pytest.raises(ValidationError, match="set 'gpus_per_task: 1', or 'device: auto'"):
+        ComputeSettings(engine="ray", device="cuda")
+
+    assert ComputeSettings(engine="ray", device="cuda", gpus_per_task=0.5).device == "cuda"
+    assert ComputeSettings(engine="ray", device="cpu").device == "cpu"
+
+
+def test_joins_of_a_step_use_its_declared_device_and_tell_it() -> None:
+    rows = np.eye(4, dtype=np.float32)
+
+    with use_compute(ComputeSettings(device="cpu")) as device:
+        threshold_join(rows, rows, 0.5)
+    with use_compute(ComputeSettings()) as unused:
+        pass
+
+    assert (device.declared, str(device), str(unused)) == ("cpu", "cpu", "not needed")

@@ -8,4 +8,4 @@ from imgsim_assets.errors import ComputeError
 
 def test_task_of_another_version_is_refused_before_anything_is_fetched() -> None:
     with pytest.raises(ComputeError, match=r"and the step 0\.0\.0; install the same version"):
-        run_task("key", [], 3, "0.0.0")
+        run_task("key", [], 3, "0.0.0", "auto")

@@ -167,3 +167,26 @@ def test_decided_thresholds_keep_the_budget(start: float) -> None:
         better += abs(decided.value - lowest) < abs(start - lowest)
     assert kept >= 8
     assert better >= 9
+
+
+def test_a_start_that_is_far_too_low_claims_a_budget_only_where_it_keeps_it() -> None:
+    """Of estimates that scatter about the highest judged pair, the lowest ones claim the budget."""
+    claims, exceeded = 0, 0
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        similarity, is_match = _pairs(rng, 0.75)
+        label = np.full(len(similarity), _NAN)
+        window = np.unique(_around(similarity, 0.7, 500))
+        label[window] = is_match[window]
+        drawn = rng.permutation(np.flatnonzero(similarity >= 0.7))[:100]
+        label[drawn] = is_match[drawn]
+        in_sample = np.isin(np.arange(len(similarity)), drawn)
+
+        decided = _decide(similarity, label, 0.7, 0.01, in_sample)
+
+        assert decided is not None
+        wrong = (~is_match & (similarity >= decided.value)).mean()
+        claims += decided.is_within
+        exceeded += decided.is_within and wrong > 0.013
+    assert claims <= 5
+    assert exceeded <= 1

@@ -5,10 +5,11 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from imgsim_assets.compute.device import use_device
 from imgsim_assets.encoders import hardware, torch_device
 from imgsim_assets.errors import SettingsError
 from imgsim_assets.similarity import device, threshold_join, top_k
-from imgsim_assets.similarity.device import chosen_device, use_device
+from imgsim_assets.similarity.device import chosen_device
 from imgsim_assets_tests.support.fresh_python import printed_lines
 from imgsim_assets_tests.support.vectors import noise
 

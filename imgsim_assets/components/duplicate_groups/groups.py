@@ -1,6 +1,7 @@
 """The assets of duplicate groups: of one catalog, and across several."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -181,8 +182,8 @@ def cross_catalog_groups_asset(
             encoders=encoders,
             log=context.log.info,
         )
-        with use_compute(settings.compute, context.log.info):
-            report = stage.run()
+        with use_compute(settings.compute, context.log.info) as device:
+            report = replace(stage.run(), device=str(device))
         return _result(store, stage.table, report, settings, root)
 
     return cross_catalog_groups
@@ -223,6 +224,7 @@ def _result(
         **describe_evidence(report.evidence),
         **describe_turned(report.turned),
         "incremental": report.incremental,
+        "device": report.device,
         "seconds": round(report.seconds, 3),
         "encoder_fingerprint": report.fingerprint,
         **{f"judged_{verdict}": count for verdict, count in report.decisions.items()},

@@ -146,6 +146,7 @@ def _describe(
         **describe_evidence(report.evidence),
         **describe_turned(report.turned),
         "incremental": report.incremental,
+        "device": report.device,
         "seconds": round(report.seconds, 3),
         "encoder_fingerprint": report.fingerprint,
         "preview": preview(edges),

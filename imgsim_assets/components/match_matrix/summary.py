@@ -65,6 +65,7 @@ def describe_matches(
         **describe_evidence(report.evidence),
         **describe_turned(report.turned),
         "incremental": report.incremental,
+        "device": report.device,
         "seconds": round(report.seconds, 3),
         "encoder_fingerprint": report.fingerprint,
     }
