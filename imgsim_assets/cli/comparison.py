@@ -9,8 +9,9 @@ import click
 import polars as pl
 
 from imgsim_assets.cli.options import option_group, parse_settings, split_names
+from imgsim_assets.similarity.approximate.recall import Recall
 from imgsim_assets.similarity.selection import IGNORED, NO_VALUE, describe_common_images
-from imgsim_assets.similarity.settings import Compare, PairSettings
+from imgsim_assets.similarity.settings import APPROXIMATE, Compare, Method, PairSettings
 
 P = TypeVar("P", bound=PairSettings)
 
@@ -46,6 +47,18 @@ comparison_options = option_group(
         metavar="A,B,...",
         callback=split_names,
         help="Compare only items that agree in these columns.",
+    ),
+    click.option(
+        "--method",
+        metavar="|".join(get_args(Method)),
+        help="exact: compare every pair of images; approximate: only pairs in near lists, for "
+        "hundreds of thousands of images.  [default: exact]",
+    ),
+    click.option(
+        "--min-recall",
+        type=float,
+        help="Fraction of the exact pairs that --method approximate finds at least, as measured "
+        "on a sample.  [default: 0.98]",
     ),
     click.option(
         "--orientations",
@@ -93,6 +106,16 @@ def left_out_lines(
 def turned_lines(turned: int | None) -> list[str]:
     """What a person is told of images that were encoded in other orientations."""
     return [f"  {turned} images encoded in seven other orientations"] if turned else []
+
+
+def recall_lines(recall: Recall | None) -> list[str]:
+    """What a person is told of an approximate result."""
+    if recall is None:
+        return []
+    return [
+        f"  {APPROXIMATE}: {recall.found} of {recall.pairs} exact pairs of {recall.rows} sampled "
+        f"images found, recall {recall.value:.3f}"
+    ]
 
 
 def common_lines(common: pl.DataFrame) -> list[str]:

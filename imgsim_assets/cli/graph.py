@@ -12,6 +12,7 @@ from imgsim_assets.cli.comparison import (
     comparison_options,
     left_out_lines,
     parse_pair_settings,
+    recall_lines,
     turned_lines,
 )
 from imgsim_assets.cli.evidence import evidence_lines, evidence_options
@@ -82,6 +83,7 @@ def command(
                 f"{catalog}: {report.edges} edges between {report.items} items",
                 *output.threshold_lines(report, has_budget=false_matches is not None),
                 *turned_lines(report.turned),
+                *recall_lines(report.recall),
                 *evidence_lines(report.evidence),
                 *left_out_lines(report.left_out, report.shared, {}),
                 *common_lines(report.common),

@@ -15,6 +15,7 @@ from imgsim_assets.cli.comparison import (
     comparison_options,
     left_out_lines,
     parse_pair_settings,
+    recall_lines,
     turned_lines,
 )
 from imgsim_assets.cli.evidence import at_least, evidence_lines, evidence_options
@@ -229,6 +230,7 @@ def command(
         has_budget = false_matches is not None
         lines += [title, *output.threshold_lines(report, strict=0.0, has_budget=has_budget)]
         lines += turned_lines(report.turned)
+        lines += recall_lines(report.recall)
         lines += evidence_lines(report.evidence, "candidates")
         titles = {arg.name: arg.title for arg in args}
         lines += left_out_lines(report.left_out, report.shared, titles)

@@ -15,6 +15,7 @@ from imgsim_assets.cli.comparison import (
     comparison_options,
     left_out_lines,
     parse_pair_settings,
+    recall_lines,
     turned_lines,
 )
 from imgsim_assets.cli.evidence import at_least, evidence_lines, evidence_options
@@ -328,6 +329,7 @@ def _lines(
         )
     yield from output.threshold_lines(report, has_budget=has_budget)
     yield from turned_lines(report.turned)
+    yield from recall_lines(report.recall)
     yield from evidence_lines(report.evidence)
     titles = {summary.arg.name: summary.arg.title for summary in summaries}
     yield from left_out_lines(report.left_out, report.shared, titles)

@@ -74,7 +74,10 @@ def _catalog_lines(status: CatalogStatus) -> Iterator[str]:
         f"\n{status.name}: {status.items} items{usable}, {status.images} images, "
         f"{status.vectors} vectors by {status.encoder or 'no encoder yet'}"
     )
-    yield "  " + ", ".join(f"{stage} {state}" for stage, state in status.stages.items())
+    yield "  " + ", ".join(
+        f"{stage} {state}{_recall(status.recalls.get(stage))}"
+        for stage, state in status.stages.items()
+    )
     if status.rejects or status.rejected_images:
         images = f", images: {status.rejected_images}" if status.rejected_images else ""
         see = f"to see them: imgsim failures {status.name}"
@@ -89,8 +92,14 @@ def _catalog_lines(status: CatalogStatus) -> Iterator[str]:
 def _match_line(match: MatchStatus) -> str:
     return (
         f"\nmatches/{match.name}: {match.matches} matches of {match.left} and {match.right}, "
-        f"{match.mode} at {match.threshold:g}, {match.freshness}" + _judged(match)
+        f"{match.mode} at {match.threshold:g}, {match.freshness}{_recall(match.recall)}"
+        + _judged(match)
     )
+
+
+def _recall(recall: float | None) -> str:
+    """The recall of an approximate result."""
+    return "" if recall is None else f" (approximate, recall {recall:.3f})"
 
 
 def _judged(match: MatchStatus) -> str:
@@ -115,5 +124,6 @@ def _group_line(group: GroupStatus) -> str:
     suspicious = f"\n  {group.suspicious} suspicious: imgsim verify" if group.suspicious else ""
     return (
         f"\n{group.table}: {group.groups} groups of {group.grouped} items of "
-        f"{' and '.join(group.catalogs)}, at {group.threshold:g}, {group.freshness}{suspicious}"
+        f"{' and '.join(group.catalogs)}, at {group.threshold:g}, {group.freshness}"
+        f"{_recall(group.recall)}{suspicious}"
     )

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from imgsim_assets.components.markdown import escape_markdown
-from imgsim_assets.pipeline.check_names import INDEX_IS_CURRENT, SIMILARITY_DRIFT
+from imgsim_assets.pipeline.check_names import INDEX_IS_CURRENT, RECALL, SIMILARITY_DRIFT
 from imgsim_assets.pipeline.settings import CheckSettings, Severity
+from imgsim_assets.similarity.settings import APPROXIMATE, PairSettings
 
 if TYPE_CHECKING:
     from imgsim_assets.pipeline.checks import CheckResult
+    from imgsim_assets.storage.commit import Commit
 
 
 def invariant_spec(
@@ -66,6 +68,34 @@ def drift_spec(key: dg.AssetKey, settings: CheckSettings) -> dg.AssetCheckSpec:
         description="Similarities are distributed as in the last version: their cumulative "
         f"fractions differ by at most {settings.max_drift:.0%}.",
     )
+
+
+def recall_specs(
+    key: dg.AssetKey, settings: PairSettings, limits: CheckSettings
+) -> list[dg.AssetCheckSpec]:
+    """An approximate result holds enough of the pairs of an exact one; none for exact results."""
+    if settings.method != APPROXIMATE:
+        return []
+    return [
+        dg.AssetCheckSpec(
+            RECALL,
+            asset=key,
+            description=f"At least {settings.min_recall:.1%} of the pairs of an exact computation "
+            "are found, as measured on a sample.",
+            blocking=limits.severity == "error",
+        )
+    ]
+
+
+def recall_results(
+    commit: Commit, settings: PairSettings, limits: CheckSettings
+) -> list[dg.AssetCheckResult]:
+    """The result of the check of `recall_specs`."""
+    from imgsim_assets.pipeline.checks import result_recall
+
+    if settings.method != APPROXIMATE:
+        return []
+    return [asset_check(RECALL, result_recall(commit), severity=limits.severity)]
 
 
 def current_index_spec(key: dg.AssetKey, catalog: str) -> dg.AssetCheckSpec:

@@ -1,10 +1,11 @@
-"""The metadata about evidence and orientations: pairs by tier, and the work of the run."""
+"""The metadata about how pairs are compared: evidence, orientations, and the method."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from imgsim_assets.components.metadata import counts_table
+from imgsim_assets.similarity.approximate.recall import Recall
 from imgsim_assets.similarity.evidence.accepted_pairs import EvidenceCounts
 
 
@@ -22,3 +23,13 @@ def describe_evidence(counts: EvidenceCounts | None) -> dict[str, Any]:
 def describe_turned(turned: int | None) -> dict[str, Any]:
     """Metadata: how many images were encoded in other orientations; empty without orientations."""
     return {} if turned is None else {"images_encoded_turned": turned}
+
+
+def describe_method(recall: Recall | None, exact_seconds: float | None) -> dict[str, Any]:
+    """Metadata: the recall of an approximate result, the expected time of a large exact one."""
+    described: dict[str, Any] = {}
+    if recall is not None:
+        described |= {"recall": round(recall.value, 4), "recall_sample": recall.rows}
+    if exact_seconds is not None:
+        described["estimated_exact_seconds"] = round(exact_seconds)
+    return described

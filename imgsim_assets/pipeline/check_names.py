@@ -15,6 +15,7 @@ SIMILARITY_DRIFT = "similarity_drift"
 INDEX_IS_CURRENT = "index_is_current"
 GROUPS_COHERENT = "groups_coherent"
 THRESHOLD_CALIBRATED = "threshold_calibrated"
+RECALL = "recall"
 
 # Audits: they read a whole table, and run on a schedule of their own.
 ALL_VECTORS_NORMALIZED = "all_vectors_normalized"

@@ -26,10 +26,12 @@ from imgsim_assets.index.stage import embedded_images, index_table
 from imgsim_assets.pipeline.settings import CheckSettings
 from imgsim_assets.pipeline.shards import shards_of
 from imgsim_assets.reviews.table import DIFFERENT, MATCH
+from imgsim_assets.similarity.approximate.search import recall_of
 from imgsim_assets.similarity.audit import Audit, drift
 from imgsim_assets.similarity.duplicate_groups import BRIDGES, DECISIONS, SEPARATOR
 from imgsim_assets.similarity.group_rows import BRIDGE_SCHEMA
 from imgsim_assets.similarity.materialized import LEFT_ITEMS, read_role
+from imgsim_assets.similarity.settings import MIN_RECALL
 from imgsim_assets.storage.commit import Commit, key_columns
 from imgsim_assets.storage.shards import Shard
 from imgsim_assets.storage.store import Store
@@ -254,6 +256,34 @@ def at_or_above_threshold(matches: pl.DataFrame, threshold: float) -> CheckResul
         not below,
         {"matches": matches.height, "below": below, "threshold": threshold},
         f"{below} matches are below the threshold; materialize it again" if below else "",
+    )
+
+
+def result_recall(commit: Commit) -> CheckResult:
+    """An approximate result holds the declared fraction of the pairs of an exact one.
+
+    It is measured on sampled items when the result is computed, and fails when the upper end of
+    its 95 % interval is below the declared fraction. An exact result passes.
+    """
+    recall = recall_of(commit)
+    if recall is None:
+        return CheckResult(True, {"recall": 1.0})
+    minimum = commit.properties[MIN_RECALL]
+    passed = recall.reaches(minimum)
+    return CheckResult(
+        passed,
+        {
+            "recall": round(recall.value, 4),
+            "min": minimum,
+            "sampled": recall.rows,
+            "pairs": recall.pairs,
+            "found": recall.found,
+        },
+        ""
+        if passed
+        else f"{recall.found} of {recall.pairs} exact pairs of a sample were found "
+        f"({recall.value:.3f}), and min_recall is {minimum:g}; materialize it again, which trains "
+        "its lists anew, or set 'method: exact'",
     )
 
 

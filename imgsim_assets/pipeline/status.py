@@ -20,6 +20,7 @@ from imgsim_assets.pipeline.freshness import Freshness, read_columns
 from imgsim_assets.pipeline.review_pairs import match_precision
 from imgsim_assets.pipeline.settings import CheckSettings
 from imgsim_assets.reviews.sample import Precision
+from imgsim_assets.similarity.approximate.search import recall_of
 from imgsim_assets.similarity.decided_threshold import DecidedThreshold
 from imgsim_assets.similarity.graph import graph_table
 from imgsim_assets.similarity.matches import MATCHES
@@ -49,6 +50,7 @@ class CatalogStatus:
         encoder: the encoder that made the vectors; None without vectors.
         stages: whether each stage has what the stage before it gives now. Images and embeddings
             always, an index and similarity graphs where there are any.
+        recalls: of approximate similarity graphs, on a sample.
     """
 
     name: str
@@ -63,6 +65,7 @@ class CatalogStatus:
     retryable: int
     encoder: str | None
     stages: Mapping[str, Freshness]
+    recalls: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,7 @@ class MatchStatus:
         freshness: whether it has what its catalogs and the decisions give now.
         precision: of the matches before decisions; None before enough of them are judged.
         by_decisions: how decisions gave the threshold; None where they did not.
+        recall: of an approximate table, on a sample; None for an exact one.
     """
 
     name: str
@@ -90,13 +94,15 @@ class MatchStatus:
     freshness: Freshness
     precision: Precision | None
     by_decisions: DecidedThreshold | None
+    recall: float | None
 
 
 @dataclass(frozen=True)
 class GroupStatus:
     """The status of one table of duplicate groups: `grouped` items are in `groups` groups.
 
-    `suspicious` groups probably join different images, by the default limits.
+    `suspicious` groups probably join different images, by the default limits. `recall` is that of
+    approximate links, on a sample; None for exact ones.
     """
 
     table: str
@@ -106,6 +112,7 @@ class GroupStatus:
     grouped: int
     suspicious: int
     freshness: Freshness
+    recall: float | None
 
 
 def catalog_names(store: Store) -> list[str]:
@@ -141,6 +148,7 @@ def catalog_status(store: Store, name: str) -> CatalogStatus:
         retryable=int(failed["retryable"].sum()) if failed is not None else 0,
         encoder=_encoder(embeddings_commit),
         stages=_stages(store, name),
+        recalls=_recalls(store, name),
     )
 
 
@@ -165,6 +173,15 @@ def _stages(store: Store, name: str) -> dict[str, Freshness]:
         if commit is not None:
             stages[stage] = freshness.result_freshness(table, commit, index, index)
     return stages
+
+
+def _recalls(store: Store, name: str) -> dict[str, float]:
+    recalls = {}
+    for stage, variant in _variants(store, name, _GRAPH):
+        commit = graph_table(store, name, variant).latest()
+        if commit is not None and (recall := _recall(commit)) is not None:
+            recalls[stage] = recall
+    return recalls
 
 
 def _variants(store: Store, name: str, kind: str) -> Iterator[tuple[str, str | None]]:
@@ -197,6 +214,7 @@ def match_statuses(store: Store) -> list[MatchStatus]:
                 freshness=freshness.matches_freshness(store, table, commit, left, right),
                 precision=match_precision(store, name.removeprefix(MATCHES)),
                 by_decisions=threshold_of(store, commit),
+                recall=_recall(commit),
             )
         )
     return statuses
@@ -222,9 +240,15 @@ def group_statuses(store: Store) -> list[GroupStatus]:
                 grouped=rows.height,
                 suspicious=suspicious_groups(table, commit, CheckSettings()).height,
                 freshness=freshness.groups_freshness(store, table, commit),
+                recall=_recall(commit),
             )
         )
     return statuses
+
+
+def _recall(commit: Commit) -> float | None:
+    recall = recall_of(commit)
+    return None if recall is None else recall.value
 
 
 def _counts(rows: pl.DataFrame | None) -> dict[str, int]:

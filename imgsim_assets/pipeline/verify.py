@@ -26,7 +26,7 @@ from imgsim_assets.pipeline.settings import CheckSettings
 from imgsim_assets.pipeline.status import catalog_names
 from imgsim_assets.progress import Log, Progress, silent
 from imgsim_assets.similarity.audit import audit_graph, audit_matches
-from imgsim_assets.similarity.settings import CROSS_CATALOG_GROUPS
+from imgsim_assets.similarity.settings import CROSS_CATALOG_GROUPS, METHOD
 from imgsim_assets.storage.damage import BytesRead, Damage
 from imgsim_assets.storage.gc import LOCATION
 from imgsim_assets.storage.pack_damage import inspect_index_files, inspect_pack
@@ -74,7 +74,8 @@ def verify(store: Store, *, sample_size: int = 20, log: Log = silent) -> Verific
     Checksums: every commit, every file that a version of a table lists, every pack and every index
     file, and every image that stays where it lies. Invariants: ids are unique; every fetched item
     has its image; every embedded image has a finite vector of length 1; an index opens and holds
-    what its table says; every match reaches its threshold; every group has one canonical item.
+    what its table says; every match reaches its threshold; every group has one canonical item;
+    approximate results have the declared recall.
     Warnings: groups that probably join different images, by the default limits.
 
     Args:
@@ -200,6 +201,8 @@ def _verify_vectors(store: Store, name: str, report: VerificationReport) -> None
 def _verify_result(store: Store, name: str, sample_size: int, report: VerificationReport) -> None:
     catalog, _, table = name.partition("/")
     kind, _, variant = table.partition(".")
+    if (commit := store.table(name).latest()) is not None and METHOD in commit.properties:
+        report.add(name, checks.result_recall(commit))
     if kind == "index" and index_table(store, catalog).latest() is not None:
         open_index(store, catalog)
     elif kind == "similarity_graph" and sample_size:

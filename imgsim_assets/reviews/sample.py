@@ -96,12 +96,12 @@ def measure_precision(verdicts: Sequence[str | None]) -> Precision | None:
     if sampled == len(verdicts):  # nothing was drawn: all are known
         low, high = matches / sampled, (matches + unsure) / sampled
     else:
-        low = _clopper_pearson(matches, sampled)[0]
-        high = _clopper_pearson(matches + unsure, sampled)[1]
+        low = clopper_pearson(matches, sampled)[0]
+        high = clopper_pearson(matches + unsure, sampled)[1]
     return Precision(len(verdicts), sampled, matches, different, unsure, low, high)
 
 
-def _clopper_pearson(successes: int, trials: int) -> tuple[float, float]:
+def clopper_pearson(successes: int, trials: int) -> tuple[float, float]:
     """The exact binomial interval of Clopper and Pearson (1934)."""
     from scipy.special import betaincinv
 

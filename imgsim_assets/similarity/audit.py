@@ -24,6 +24,7 @@ from imgsim_assets.similarity.join_spec import MIN_COSINE
 from imgsim_assets.similarity.match_rows import DECISIONS
 from imgsim_assets.similarity.matches import match_table
 from imgsim_assets.similarity.materialized import LEFT_ITEMS, RIGHT_ITEMS
+from imgsim_assets.similarity.settings import APPROXIMATE, METHOD
 from imgsim_assets.storage.commit import Commit
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import Table
@@ -89,6 +90,9 @@ def audit_matches(store: Store, name: str, *, sample: int, seed: int = 0) -> Aud
         of_batch = _decided(cosines.copy() if verdicts else cosines, batch, right, verdicts)
         if settings.get(EVIDENCE_RULE) is not None:
             return _audit_evident(batch, right, of_batch, pairs, threshold)
+        if settings.get(METHOD) == APPROXIMATE:
+            found = _audit_evident(batch, right, of_batch, pairs, threshold)
+            return _combine([found, _wrong_approximate(undecided, batch, right, cosines, settings)])
         if mode == "mutual":
             result = _audit_mutual(batch, left, right, of_batch, pairs, settings, verdicts)
         elif mode == "one_to_one":
@@ -144,6 +148,10 @@ def audit_graph(
         of_batch[np.arange(len(batch)), batch.positions(nodes)] = -np.inf
         if commit.properties.get(EVIDENCE_RULE) is not None:
             return _audit_evident(batch, nodes, of_batch, pairs, threshold)
+        if commit.properties.get(METHOD) == APPROXIMATE:
+            found = _audit_evident(batch, nodes, of_batch, pairs, threshold)
+            wrong = _wrong_approximate(edges, batch, nodes, of_batch, commit.properties)
+            return _combine([found, wrong])
         result = _audit_top_k(batch, nodes, of_batch, pairs, threshold, commit.properties["k"])
         if result.false:
             return result
@@ -179,6 +187,22 @@ def drift(before: pl.Series, after: pl.Series) -> float:
 def _wrong(examples: Sequence[str]) -> Audit:
     """Pairs and images that are wrong in another way than being missing or too many."""
     return Audit(0, 0, len(examples), tuple(examples[:_MAX_EXAMPLES]))
+
+
+def _wrong_approximate(
+    rows: pl.DataFrame,
+    sampled: ScoredItems,
+    right: ScoredItems,
+    of_sample: NDArray[np.float64],
+    settings: Mapping[str, Any],
+) -> Audit:
+    """The pairs of an approximate result whose similarity is not that of their images.
+
+    Which pairs it misses is for its recall to tell.
+    """
+    if settings["compare"] == "mean_best":
+        return _wrong([])
+    return _wrong(wrong_pairs(rows, sampled, right, of_sample, MIN_COSINE, may_miss=True))
 
 
 def _verdicts(table: Table, commit: Commit) -> dict[tuple[str, str], float]:
@@ -264,7 +288,7 @@ def _audit_evident(
     pairs: dict[str, set[str]],
     threshold: float,
 ) -> Audit:
-    """With evidence, similarities alone require no pair, and allow those that are candidates."""
+    """With evidence or in lists, similarities require no pair, and allow those of candidates."""
     none = np.zeros(len(right), dtype=bool)
     expected = [_Expected(none, row >= threshold - TOLERANCE, 0, len(row)) for row in of_sample]
     return _compare(sampled, right, expected, pairs)

@@ -74,6 +74,12 @@ class Lists(NamedTuple):
     similarity: Doubles
     truncated: NDArray[np.bool_]
 
+    @classmethod
+    def none(cls, rows: int) -> Lists:
+        """The lists of left rows without any pair."""
+        empty = np.empty(0, np.int64)
+        return cls(empty, empty, np.empty(0), np.zeros(rows, dtype=bool))
+
     def of_rows(self, left: Indices, right: Indices | None = None) -> _NumberedLists:
         """The same lists with other row numbers: of `left` (n,), and of `right`, ascending."""
         j = self.j if right is None else right[self.j]
@@ -115,8 +121,7 @@ def join(left: JoinSide, right: JoinSide, spec: JoinSpec, minimum: Doubles) -> L
         minimum: (n,) the minimum cosine of each left row; without k it is the same for all.
     """
     if not len(left) or not len(right):
-        none = np.empty(0, np.int64)
-        return Lists(none, none, np.empty(0), np.zeros(len(left), dtype=bool))
+        return Lists.none(len(left))
     references = _References(right)
     parts = [
         _of_batch(batch, references, spec, minimum[start : start + len(batch)], start)
@@ -149,9 +154,7 @@ def _of_batch(
 ) -> Lists:
     """The lists of a batch, whose rows are numbered from `first`."""
     right = references.side
-    depth = spec.depth(right.max_images)
-    # As many more as an item may find of itself.
-    k = depth + right.max_images if depth is not None and spec.exclude_self else depth
+    k = spec.search_depth(right.max_images)
     if left.value is None or right.value is None or references.is_single:
         i, j, similarity = _pairs(left, references, k, minimum)
     else:
@@ -159,6 +162,21 @@ def _of_batch(
         rows = np.flatnonzero(right.value.is_in(left.value.unique().implode()).to_numpy())
         i, j, similarity = _pairs(left, _References(right.take(rows)), k, minimum)
         j = rows[j]
+    return kept_lists((i, j, similarity), left, right, spec, first)
+
+
+def kept_lists(pairs: Pairs, left: JoinSide, right: JoinSide, spec: JoinSpec, first: int) -> Lists:
+    """The lists that are kept of pairs of left and right rows, in order.
+
+    Args:
+        pairs: the nearest right rows of each left row, as many as `JoinSpec.search_depth` says.
+        left: the left rows, a batch.
+        right: the right rows.
+        spec: k, and whether an item is its own neighbor.
+        first: the number that the first left row gets.
+    """
+    i, j, similarity = pairs
+    depth = spec.depth(right.max_images)
     if spec.exclude_self:
         others = left.item[i] != right.item[j]
         i, j, similarity = i[others], j[others], similarity[others]

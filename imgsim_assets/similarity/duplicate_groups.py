@@ -25,6 +25,9 @@ from imgsim_assets.progress import Log, silent
 from imgsim_assets.reviews.decisions import Decisions
 from imgsim_assets.reviews.table import GROUPS, REVIEWS, read_reviews, unordered
 from imgsim_assets.similarity import items
+from imgsim_assets.similarity.approximate.estimate import warn_of_exact_search
+from imgsim_assets.similarity.approximate.recall import Recall
+from imgsim_assets.similarity.approximate.search import recall_of, reused_if_found
 from imgsim_assets.similarity.calibration import CatalogItems
 from imgsim_assets.similarity.canonical import PROTECTED, canonical_order, item_ranks
 from imgsim_assets.similarity.distinct_images import distinct_images
@@ -64,7 +67,10 @@ from imgsim_assets.similarity.selection import (
     shared_images,
 )
 from imgsim_assets.similarity.settings import (
+    APPROXIMATE,
     CROSS_CATALOG_GROUPS,
+    METHOD,
+    MIN_RECALL,
     CrossCatalogGroupSettings,
     GroupSettings,
     PairSettings,
@@ -94,6 +100,8 @@ _LINK_KEYS = (
     REBUILDS,
     ORIENTATIONS_PROPERTY,
     TURNED_REBUILDS,
+    METHOD,
+    MIN_RECALL,
 )
 # Between the name of a catalog, which cannot contain it, and an id.
 SEPARATOR = "/"
@@ -106,7 +114,9 @@ class GroupReport:
     Items and images are those with a vector; `left_out` are images that are not compared,
     `shared` those of them that too many items of a catalog have, and `common` compared ones that
     most items of a catalog have. `turned` counts the images that were encoded in other
-    orientations, None without orientations. `decisions` counts people's verdicts that stand, and
+    orientations, None without orientations. `recall` is that of approximate links, and
+    `exact_seconds` the estimated time of a large exact computation; both are None otherwise.
+    `decisions` counts people's verdicts that stand, and
     `reopened` are those about images that have changed.
     `device` says where joins ran.
     """
@@ -125,6 +135,8 @@ class GroupReport:
     threshold_source: str
     threshold_is_measured: bool
     evidence: EvidenceCounts | None
+    recall: Recall | None
+    exact_seconds: float | None
     turned: int | None
     incremental: bool
     seconds: float
@@ -179,7 +191,7 @@ class GroupStage:
         self._turned = TurnedCatalogs(store, encoders, log=log)
         self._cross_catalog = catalogs is not None
         self._catalogs = [name] if catalogs is None else list(catalogs)
-        self._store, self._settings, self._root = store, settings, root
+        self._store, self._settings, self._root, self._log = store, settings, root, log
         self.table = (
             groups_table(store, name, variant)
             if catalogs is None
@@ -243,14 +255,17 @@ class GroupStage:
         decisions = group_decisions(self._store, self.table.name, ranked)
         recipe[DECISIONS] = decisions.digest
         result = MaterializedResult.for_recipe(self.table, latest, recipe, _LINK_KEYS)
+        result = reused_if_found(result)
         # In order of rank, which decides the groups as much as the items; only keys are kept.
         in_order = Items(ranked, np.empty((0, 0), dtype=np.float32))
         inputs |= {f"{name}/index": index.version for name, index in commits}
         computed: list[PairEvidence] = []
+        expected: list[float | None] = []
 
         def compute() -> Computed:
             turned = self._in_all_orientations(indexes, selected)
             from_rows = turned or images
+            expected.append(warn_of_exact_search(result, from_rows, images, self._log))
             if rule is None:
                 links, files, incremental = _links(result, from_rows, images, threshold)
             else:
@@ -299,6 +314,8 @@ class GroupStage:
             threshold_source=resolved.source,
             threshold_is_measured=resolved.is_measured,
             evidence=self._evidence(update.commit, computed[0] if computed else None, rule),
+            recall=recall_of(update.commit),
+            exact_seconds=expected[0] if expected else None,
             turned=self._turned.encoded if settings.orientations else None,
             incremental=update.incremental,
             seconds=time.monotonic() - started,
@@ -406,6 +423,9 @@ def _links(
         cached=_cached_links(result),
     )
     links = _of_images(pl.concat(lists.results), from_rows, images)
+    if result.properties[METHOD] == APPROXIMATE:
+        # One of two images can have the other as a candidate, and not the reverse.
+        links = _in_both(links)
     return links, lists.files, lists.incremental
 
 

@@ -14,6 +14,9 @@ from imgsim_assets.encoders.settings import EncoderSettings
 from imgsim_assets.index.stage import rebuild_count
 from imgsim_assets.progress import Log, silent
 from imgsim_assets.similarity import items
+from imgsim_assets.similarity.approximate.estimate import warn_of_exact_search
+from imgsim_assets.similarity.approximate.recall import Recall
+from imgsim_assets.similarity.approximate.search import recall_of, reused_if_found
 from imgsim_assets.similarity.calibration import CatalogItems
 from imgsim_assets.similarity.cosine import distances
 from imgsim_assets.similarity.evidence.accepted_pairs import (
@@ -45,7 +48,7 @@ from imgsim_assets.similarity.selection import (
     select_images,
     shared_images,
 )
-from imgsim_assets.similarity.settings import GraphSettings, PairSettings
+from imgsim_assets.similarity.settings import METHOD, MIN_RECALL, GraphSettings, PairSettings
 from imgsim_assets.similarity.threshold import resolve_threshold
 from imgsim_assets.similarity.updated_lists import updated_lists
 from imgsim_assets.similarity.values import WITHIN, items_versions
@@ -82,7 +85,8 @@ class GraphReport:
     Items and images are those with a vector; `left_out` are images that are not compared,
     `shared` those of them that too many items have, and `common` compared ones that most items
     have. `evidence` is None where none is computed. `turned` counts the images that were encoded
-    in other orientations, None without orientations.
+    in other orientations, None without orientations. `recall` is that of an approximate result, and
+    `exact_seconds` the estimated time of a large exact computation; both are None otherwise.
     `device` says where joins ran.
     """
 
@@ -98,6 +102,8 @@ class GraphReport:
     threshold_source: str
     threshold_is_measured: bool
     evidence: EvidenceCounts | None
+    recall: Recall | None
+    exact_seconds: float | None
     turned: int | None
     incremental: bool
     seconds: float
@@ -143,6 +149,7 @@ class GraphStage:
         self._turned = TurnedCatalogs(store, {name: encoder} if encoder else {}, log=log)
         self.table = graph_table(store, name, variant)
         self._store, self._name, self._settings, self._root = store, name, settings, root
+        self._log = log
 
     def run(self) -> GraphReport:
         """Compute the edges incrementally, and commit them to `self.table`.
@@ -189,18 +196,21 @@ class GraphStage:
         }
         # Which images are compared changes the rows of the lists, not what a list is; lists
         # within blocks lack the pairs across them.
-        list_keys = [*recipe, WITHIN]
+        list_keys = [*recipe, WITHIN, METHOD, MIN_RECALL]
         names = {*PairSettings.model_fields} - {ORIENTATIONS_PROPERTY}
         recipe |= self._settings.model_dump(mode="json", include=names)
         recipe[EVIDENCE_RULE] = rule.recipe if rule is not None else None
         result = MaterializedResult.for_recipe(self.table, latest, recipe, list_keys)
+        result = reused_if_found(result)
         inputs |= {f"{self._name}/index": index.version}
         computed: list[PairEvidence] = []
+        expected: list[float | None] = []
 
         def compute() -> Computed:
             rows = nodes
             if self._settings.orientations:
                 rows = self._turned.turned(self._name, index, nodes)
+            expected.append(warn_of_exact_search(result, rows, nodes, self._log))
             if rule is None:
                 return _write_edges(result, rows, nodes, self._settings, threshold)
             found = evident_pairs(
@@ -231,6 +241,8 @@ class GraphStage:
                 if rule is not None
                 else None
             ),
+            recall=recall_of(update.commit),
+            exact_seconds=expected[0] if expected else None,
             turned=self._turned.encoded if self._settings.orientations else None,
             incremental=update.incremental,
             seconds=time.monotonic() - started,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from imgsim_assets.similarity.approximate.lists import InvertedLists
+
 MIN_COSINE = -1.0
 _MIN_RESERVE = 4
 
@@ -14,12 +16,13 @@ class JoinSpec:
 
     `threshold` is the minimum cosine, inclusive. `k` keeps the rows of the k best right items of
     each left row, None keeps all. `exclude_self` drops pairs of rows of one item, for a join of
-    one set with itself.
+    one set with itself. With inverted `lists`, only pairs of near lists are compared.
     """
 
     threshold: float = MIN_COSINE
     k: int | None = None
     exclude_self: bool = False
+    lists: InvertedLists | None = None
 
     def min_length(self, max_images: int) -> int:
         """The length at which a truncated list holds the k best items, of `max_images` at most."""
@@ -30,3 +33,8 @@ class JoinSpec:
         if self.k is None:
             return None
         return self.min_length(max_images) + max(_MIN_RESERVE, self.k)
+
+    def search_depth(self, max_images: int) -> int | None:
+        """How many right rows are searched for: as many more as an item may find of itself."""
+        depth = self.depth(max_images)
+        return depth + max_images if depth is not None and self.exclude_self else depth

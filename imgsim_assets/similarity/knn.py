@@ -60,8 +60,20 @@ class CandidateBuffer:
     nearest when all columns have been seen are scored in float64.
     """
 
-    def __init__(self, inputs: InputPair, neighbors: Nearest, rows: slice, max_pairs: int) -> None:
+    def __init__(
+        self,
+        inputs: InputPair,
+        neighbors: Nearest,
+        rows: slice,
+        max_pairs: int,
+        numbers: Indices | None = None,
+    ) -> None:
+        """Candidates of some rows, which are inserted into the neighbors in the end.
+
+        `numbers` (m,) are those that the neighbors name the right rows by; default: their own.
+        """
         self._inputs, self._rows, self._max_pairs = inputs, rows, max_pairs
+        self._numbers = numbers
         self._neighbors = neighbors.rows(rows)
         self._pending: list[tuple[Indices, Indices, Floats]] = []
         self._count = 0
@@ -92,15 +104,17 @@ class CandidateBuffer:
         k = self._products.shape[1]
         order = np.lexsort((-products, i))
         i, products = i[order], products[order]
-        first = np.searchsorted(i, i)
-        rank = np.arange(len(i)) - first
-        added = np.full(self._products.shape, -np.inf, dtype=np.float32)
-        added[i[rank < k], rank[rank < k]] = products[rank < k]
-        touched = np.unique(i)
-        both = np.concatenate([self._products[touched], added[touched]], axis=1)
-        self._products[touched] = np.partition(both, k, axis=1)[:, k:]
-        kth = self._products.min(axis=1).astype(np.float64) - self._inputs.error
-        self.cutoffs = np.maximum(self.cutoffs, kth)
+        first = np.flatnonzero(np.diff(i, prepend=-1))
+        touched, counts = i[first], np.diff(first, append=len(i))
+        rank = np.arange(len(i)) - np.repeat(first, counts)
+        added = np.full((len(touched), k), -np.inf, dtype=np.float32)
+        row = np.repeat(np.arange(len(touched)), counts)
+        added[row[rank < k], rank[rank < k]] = products[rank < k]
+        both = np.concatenate([self._products[touched], added], axis=1)
+        greatest = np.partition(both, k, axis=1)[:, k:]
+        self._products[touched] = greatest
+        kth = greatest.min(axis=1).astype(np.float64) - self._inputs.error
+        self.cutoffs[touched] = np.maximum(self.cutoffs[touched], kth)
 
     def _prune(self) -> None:
         remaining = []
@@ -114,7 +128,8 @@ class CandidateBuffer:
     def _score(self) -> None:
         if self._count:
             i, j, _ = (np.concatenate(parts) for parts in zip(*self._pending, strict=True))
-            self._neighbors.insert(i - self._rows.start, j, self._inputs.cosines(i, j))
+            numbers = j if self._numbers is None else self._numbers[j]
+            self._neighbors.insert(i - self._rows.start, numbers, self._inputs.cosines(i, j))
             self.cutoffs = np.maximum(self.cutoffs, self._neighbors.cutoffs)
         self._pending, self._count = [], 0
 

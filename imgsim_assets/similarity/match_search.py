@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from imgsim_assets.similarity.approximate.search import RIGHT_CENTROIDS
 from imgsim_assets.similarity.decided import NOTHING_DECIDED, DecidedPairs
 from imgsim_assets.similarity.item_pairs import item_pairs
 from imgsim_assets.similarity.items import Items
@@ -123,6 +124,7 @@ class MatchSearch:
             spec,
             _Pairs(turned_round, depth),
             role=_RIGHT_LISTS,
+            centroids=RIGHT_CENTROIDS,
             cached=cached.swapped() if cached is not None else None,
         )
         pairs = pl.concat(of_right.results)

@@ -18,6 +18,12 @@ from imgsim_assets.reviews.decisions import Decisions
 from imgsim_assets.reviews.sample import Precision, in_random_order, precision_of
 from imgsim_assets.reviews.table import read_reviews, reviews_table
 from imgsim_assets.similarity import items
+from imgsim_assets.similarity.approximate.estimate import warn_of_exact_search
+from imgsim_assets.similarity.approximate.recall import Recall
+from imgsim_assets.similarity.approximate.search import (
+    recall_of,
+    reused_if_found,
+)
 from imgsim_assets.similarity.calibration import CatalogItems
 from imgsim_assets.similarity.decided import NOTHING_DECIDED, DecidedPairs
 from imgsim_assets.similarity.decided_threshold import DecidedThreshold
@@ -55,7 +61,7 @@ from imgsim_assets.similarity.selection import (
     select_images,
     shared_images,
 )
-from imgsim_assets.similarity.settings import MatchSettings, PairSettings
+from imgsim_assets.similarity.settings import METHOD, MIN_RECALL, MatchSettings, PairSettings
 from imgsim_assets.similarity.threshold import resolve_threshold
 from imgsim_assets.similarity.values import WITHIN, items_versions
 from imgsim_assets.storage.store import Store
@@ -76,6 +82,8 @@ class MatchReport:
     enough of a random sample is judged; `by_decisions` says how decisions gave the threshold, None
     where they did not.
     `turned` counts the images that were encoded in other orientations, None without orientations.
+    `recall` is that of an approximate result, and `exact_seconds` the estimated time of a large
+    exact computation; both are None otherwise.
     `threshold` is the minimum similarity of a match, and `evidence` is None where none is
     computed. `threshold_source` says in words where the threshold comes from.
     `device` says where joins ran.
@@ -100,6 +108,8 @@ class MatchReport:
     threshold_source: str
     threshold_is_measured: bool
     evidence: EvidenceCounts | None
+    recall: Recall | None
+    exact_seconds: float | None
     turned: int | None
     incremental: bool
     seconds: float
@@ -146,7 +156,7 @@ class MatchStage:
         """
         self.table = match_table(store, name)
         self._turned = TurnedCatalogs(store, encoders, log=log)
-        self._store, self._settings, self._root = store, settings, root
+        self._store, self._settings, self._root, self._log = store, settings, root, log
         self._left, self._right = left, right
 
     def run(self) -> MatchReport:
@@ -208,7 +218,7 @@ class MatchStage:
         }
         # Which images are compared changes the rows of the lists, not what a list is; lists
         # within blocks lack the pairs across them.
-        list_keys = [*recipe, WITHIN]
+        list_keys = [*recipe, WITHIN, METHOD, MIN_RECALL]
         names = {*PairSettings.model_fields} - {ORIENTATIONS_PROPERTY}
         recipe |= settings.model_dump(mode="json", include=names)
         recipe[EVIDENCE_RULE] = rule.recipe if rule is not None else None
@@ -216,16 +226,19 @@ class MatchStage:
         # Whether decisions gave the threshold, which a declared one may equal.
         recipe[BY_DECISIONS] = True if by_decisions is not None else None
         result = MaterializedResult.for_recipe(self.table, latest, recipe, list_keys)
+        result = reused_if_found(result)
         versions |= {
             f"{self._left}/embeddings": embeddings.version,
             f"{self._right}/index": index.version,
         }
         computed: list[PairEvidence] = []
+        expected: list[float | None] = []
 
         def compute() -> Computed:
             turned = left
             if settings.orientations:
                 turned = self._turned.turned(self._left, embeddings, left)
+            expected.append(warn_of_exact_search(result, turned, right, self._log))
             decided = DecidedPairs.of(decisions, turned, right, settings.compare)
             writer = MatchWriter(result, decisions, decided)
             if rule is None:
@@ -274,6 +287,8 @@ class MatchStage:
                 if rule is not None
                 else None
             ),
+            recall=recall_of(update.commit),
+            exact_seconds=expected[0] if expected else None,
             turned=self._turned.encoded if settings.orientations else None,
             incremental=update.incremental,
             seconds=time.monotonic() - started,

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -22,7 +23,9 @@ import polars as pl
 from numpy.typing import NDArray
 
 from imgsim_assets.similarity import vector_blocks
-from imgsim_assets.similarity.block_join import JoinSide, Lists, join
+from imgsim_assets.similarity.approximate.list_join import references, search
+from imgsim_assets.similarity.approximate.listed_rows import ListedRows
+from imgsim_assets.similarity.block_join import JoinSide, Lists
 from imgsim_assets.similarity.cosine import Indices
 from imgsim_assets.similarity.id_blocks import IdBlock, id_blocks
 from imgsim_assets.similarity.items import Items
@@ -182,18 +185,30 @@ class _Update:
         min_length = self.spec.min_length(self.right.max_images)
         return ReusableLists.of(ids, pairs, stays, self.gone, min_length)
 
+    @cached_property
+    def _references(self) -> JoinSide | ListedRows:
+        """The right rows, in the form that is searched."""
+        return references(JoinSide.of(self.right), self.spec.lists)
+
+    @cached_property
+    def _new_references(self) -> JoinSide | ListedRows:
+        return references(JoinSide.of(self.right).take(self.new_right), self.spec.lists)
+
     def completed(self, group: Sequence[tuple[IdBlock, ReusableLists]]) -> Iterator[ListBlock]:
         """The lists of successive blocks, whose rows are compared together."""
         first = group[0][0].start
         recompute = np.concatenate([each.recompute for _, each in group])
-        left, right = JoinSide.of(self.left), JoinSide.of(self.right)
+        left = JoinSide.of(self.left)
         changed, others = (first + np.flatnonzero(mask) for mask in (recompute, ~recompute))
         threshold = np.full(len(changed), self.spec.threshold)
-        found = [join(left.take(changed), right, self.spec, threshold).of_rows(changed)]
+        of_changed = Lists.none(0)
+        if len(changed):
+            of_changed = search(left.take(changed), self._references, self.spec, threshold)
+        found = [of_changed.of_rows(changed)]
         if len(others) and len(self.new_right):
             cutoffs = np.concatenate([each.cutoffs(self.spec.threshold) for _, each in group])
-            sides = left.take(others), right.take(self.new_right)
-            of_others = join(*sides, self.spec, cutoffs[~recompute])
+            rows, minimum = left.take(others), cutoffs[~recompute]
+            of_others = search(rows, self._new_references, self.spec, minimum)
             found.append(of_others.of_rows(others, self.new_right))
         depth, right_ids = self.spec.depth(self.right.max_images), self.right.rows["id"]
         for block, reusable in group:

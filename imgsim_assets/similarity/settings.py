@@ -25,6 +25,10 @@ REVIEWS_FILE = (
     "file of people's decisions (.csv, .tsv, .parquet; from the project's root) with the columns "
     "left_id, right_id and verdict: match, different, unsure or cleared"
 )
+APPROXIMATE = "approximate"
+# Keys of settings, and properties of results.
+METHOD, MIN_RECALL = "method", "min_recall"
+Method = Literal["exact", "approximate"]
 Compare = Literal["any", "first", "mean_best"]
 Mode = Literal["all", "best", "top_k", "mutual", "one_to_one"]
 Linkage = Literal["connected", "star"]
@@ -125,6 +129,19 @@ class IgnoreSettings(Settings):
 class PairSettings(ComparisonSettings):
     """Which items are compared with which."""
 
+    method: Method = Field(
+        "exact",
+        description="exact: every pair of images is compared; approximate: of large catalogs only "
+        "pairs that are in near lists, which may miss a few",
+    )
+    min_recall: float = Field(
+        0.98,
+        ge=0.5,
+        lt=1,
+        description="of method approximate: the fraction of the exact pairs that is found, at "
+        "least, as measured on a sample of the left images; a check tells when it is not",
+    )
+
     ignore: IgnoreSettings | None = Field(
         None,
         description="leave out the images of a list, such as {list: data/ignore.csv}, and what is "
@@ -136,6 +153,20 @@ class PairSettings(ComparisonSettings):
         description="compare only items that agree in these columns of their items tables, such as "
         "[brand]; an empty value agrees with nothing",
     )
+
+    @model_validator(mode="after")
+    def _lists_are_of_whole_catalogs(self) -> Self:
+        if self.method == APPROXIMATE and self.within:
+            raise ValueError(
+                "method: within compares the items of each value exactly; remove "
+                f"'method: {APPROXIMATE}'"
+            )
+        if self.method != APPROXIMATE and "min_recall" in self.model_fields_set:
+            raise ValueError(
+                f"min_recall: method {self.method} misses nothing; remove it, or set "
+                f"'method: {APPROXIMATE}'"
+            )
+        return self
 
 
 class MatchSettings(PairSettings):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -51,6 +51,12 @@ def multi_threaded_map(work: Callable[[T], R], items: Iterable[T]) -> Iterator[R
         return
     with _blas.limited(worker_count()):
         yield from map(work, items)
+
+
+def map_tasks(work: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
+    """The results of long tasks, in order, on all workers: of one task, or of each its own."""
+    is_parallel = len(items) >= worker_count() > 1
+    return (parallel_map if is_parallel else multi_threaded_map)(work, items)
 
 
 def parallel_slices(count: int, step: int, work: Callable[[slice], None]) -> None:

@@ -6,6 +6,10 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Generic, NamedTuple, TypeVar
 
+import polars as pl
+
+from imgsim_assets.similarity.approximate.recall import RecallMeter
+from imgsim_assets.similarity.approximate.search import CENTROIDS, ListSearch
 from imgsim_assets.similarity.items import Items
 from imgsim_assets.similarity.join_spec import JoinSpec
 from imgsim_assets.similarity.materialized import MaterializedResult
@@ -42,6 +46,7 @@ def updated_lists(
     *,
     role: str | None,
     cached: CachedNeighborLists | None,
+    centroids: str = CENTROIDS,
 ) -> UpdatedLists[R]:
     """Update the neighbor lists of a role, store them, and do some work on each block of them.
 
@@ -53,26 +58,42 @@ def updated_lists(
         work: what else is made of a block of lists; they are not kept.
         role: of the files; None where the lists are not stored.
         cached: lists of the role that can be reused.
+        centroids: role of the file of centroids, for an approximate result.
     """
-    stored = partial(_stored, result, role, work)
-    return _collected(map_list_blocks(stored, left, right, spec, cached))
+    search = ListSearch.of(result, left, right, spec, cached, centroids)
+    stored = partial(_stored, result, role, work, search.meter)
+    return _collected(map_list_blocks(stored, left, right, search.spec, search.cached), search)
+
+
+class _OfBlock(NamedTuple, Generic[R]):
+    """The file of a block of lists, what the work returned, and sampled pairs that were found."""
+
+    file: DataFile | None
+    result: R
+    found: pl.DataFrame | None
+    is_cached: bool
 
 
 def _stored(
-    result: MaterializedResult, role: str | None, work: Callable[[ListBlock], R], lists: ListBlock
-) -> tuple[DataFile | None, R, bool]:
-    """The file of a block of lists, what the work returns for it, and whether it was cached."""
+    result: MaterializedResult,
+    role: str | None,
+    work: Callable[[ListBlock], R],
+    meter: RecallMeter | None,
+    lists: ListBlock,
+) -> _OfBlock[R]:
     file = None
     if role is not None:
         file = result.file_of(role, lists.block) if lists.is_unchanged else None
         file = file or result.write_block(lists.lists, role, lists.block)
-    return file, work(lists), lists.is_cached
+    found = meter.found_in(lists.lists) if meter is not None else None
+    return _OfBlock(file, work(lists), found, lists.is_cached)
 
 
-def _collected(blocks: Iterable[tuple[DataFile | None, R, bool]]) -> UpdatedLists[R]:
-    files, results, incremental = [], [], False
-    for file, of_block, is_cached in blocks:
-        files += [file] if file is not None else []
-        results.append(of_block)
-        incremental |= is_cached
-    return UpdatedLists(files, results, incremental)
+def _collected(blocks: Iterable[_OfBlock[R]], search: ListSearch) -> UpdatedLists[R]:
+    files, results, found, incremental = [], [], [], False
+    for block in blocks:
+        files += [block.file] if block.file is not None else []
+        found += [block.found] if block.found is not None else []
+        results.append(block.result)
+        incremental |= block.is_cached
+    return UpdatedLists([*files, *search.files(found)], results, incremental)

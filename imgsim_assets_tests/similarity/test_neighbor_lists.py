@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -10,6 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from imgsim_assets.similarity import row_pairs
+from imgsim_assets.similarity.approximate.lists import InvertedLists
 from imgsim_assets.similarity.cosine import Doubles, Indices
 from imgsim_assets.similarity.items import Items
 from imgsim_assets.similarity.join_input import InputPair
@@ -38,6 +40,9 @@ SPECS = st.builds(
     k=st.sampled_from([None, 1, 3]),
     exclude_self=st.just(value=False),
 )
+# Exact, and over candidates of inverted lists.
+LISTS = InvertedLists(noise(5, 4, seed=8), nprobe=2)
+METHODS = st.sampled_from([None, LISTS])
 
 
 @settings(max_examples=100, deadline=None)
@@ -63,48 +68,59 @@ def test_exclude_self_drops_the_item_but_not_its_copies(
 
 
 @settings(max_examples=150, deadline=None)
-@given(states=st.lists(st.tuples(CONTENT, CONTENT), min_size=2, max_size=5), spec=SPECS)
+@given(
+    states=st.lists(st.tuples(CONTENT, CONTENT), min_size=2, max_size=5), spec=SPECS, lists=METHODS
+)
 @example(
     states=[({"l": 0}, {"r": 0, "s": 11, "t": 1}), ({"l": 0}, {"s": 11, "t": 1})],
     spec=JoinSpec(k=1),
+    lists=None,
 )
 def test_updated_lists_equal_a_full_computation_after_any_history(
-    states: list[tuple[dict[str, int], dict[str, int]]], spec: JoinSpec
+    states: list[tuple[dict[str, int], dict[str, int]]],
+    spec: JoinSpec,
+    lists: InvertedLists | None,
 ) -> None:
+    spec = replace(spec, lists=lists)
     sides = [(_items(left), _items(right)) for left, right in states]
-    lists = neighbor_lists(*sides[0], spec)
+    pairs = neighbor_lists(*sides[0], spec)
     for (old_left, old_right), (left, right) in pairwise(sides):
-        cached = CachedNeighborLists(lists, old_left.keys, old_right.keys)
+        cached = CachedNeighborLists(pairs, old_left.keys, old_right.keys)
         with small_blocks():
-            lists = neighbor_lists(left, right, spec, cached)
+            pairs = neighbor_lists(left, right, spec, cached)
 
-        assert top_pairs(lists, spec).equals(top_pairs(neighbor_lists(left, right, spec), spec))
+        assert top_pairs(pairs, spec).equals(top_pairs(neighbor_lists(left, right, spec), spec))
 
 
 @settings(max_examples=100, deadline=None)
-@given(states=st.lists(CONTENT, min_size=2, max_size=5), spec=SPECS)
+@given(states=st.lists(CONTENT, min_size=2, max_size=5), spec=SPECS, lists=METHODS)
 def test_updated_lists_of_a_self_join_equal_a_full_computation(
-    states: list[dict[str, int]], spec: JoinSpec
+    states: list[dict[str, int]], spec: JoinSpec, lists: InvertedLists | None
 ) -> None:
-    others = JoinSpec(spec.threshold, spec.k, exclude_self=True)
+    others = replace(spec, exclude_self=True, lists=lists)
     items = [_items(content) for content in states]
-    lists = neighbor_lists(items[0], items[0], others)
+    pairs = neighbor_lists(items[0], items[0], others)
     for old, new in pairwise(items):
         with small_blocks():
-            lists = neighbor_lists(new, new, others, CachedNeighborLists(lists, old.keys, old.keys))
+            pairs = neighbor_lists(new, new, others, CachedNeighborLists(pairs, old.keys, old.keys))
 
-        assert top_pairs(lists, others).equals(top_pairs(neighbor_lists(new, new, others), others))
+        assert top_pairs(pairs, others).equals(top_pairs(neighbor_lists(new, new, others), others))
 
 
 @settings(max_examples=100, deadline=None)
-@given(left=CONTENT, right=CONTENT, spec=SPECS, rows=st.integers(1, 5))
+@given(left=CONTENT, right=CONTENT, spec=SPECS, rows=st.integers(1, 5), lists=METHODS)
 def test_blocks_of_any_size_give_the_same_lists(
-    left: dict[str, int], right: dict[str, int], spec: JoinSpec, rows: int
+    left: dict[str, int],
+    right: dict[str, int],
+    spec: JoinSpec,
+    rows: int,
+    lists: InvertedLists | None,
 ) -> None:
+    spec = replace(spec, lists=lists)
     with small_blocks(rows):
-        lists = neighbor_lists(_items(left), _items(right), spec)
+        pairs = neighbor_lists(_items(left), _items(right), spec)
 
-    assert lists.equals(neighbor_lists(_items(left), _items(right), spec))
+    assert pairs.equals(neighbor_lists(_items(left), _items(right), spec))
 
 
 @settings(max_examples=50, deadline=None)

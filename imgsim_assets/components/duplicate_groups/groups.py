@@ -14,7 +14,13 @@ from imgsim_assets.components.asset_kwargs import (
     asset_kwargs,
     code_version,
 )
-from imgsim_assets.components.checks import asset_check, invariant_results, invariant_spec
+from imgsim_assets.components.checks import (
+    asset_check,
+    invariant_results,
+    invariant_spec,
+    recall_results,
+    recall_specs,
+)
 from imgsim_assets.components.columns import (
     CROSS_CATALOG_GROUPS_COLUMNS,
     GROUPS,
@@ -54,7 +60,9 @@ _CHECK_DESCRIPTION = (
 )
 
 
-def _check_specs(key: dg.AssetKey, settings: CheckSettings) -> list[dg.AssetCheckSpec]:
+def _check_specs(
+    key: dg.AssetKey, links: LinkSettings, settings: CheckSettings
+) -> list[dg.AssetCheckSpec]:
     return [
         invariant_spec(key, ONE_CANONICAL_PER_GROUP, _CHECK_DESCRIPTION, settings),
         dg.AssetCheckSpec(
@@ -66,6 +74,7 @@ def _check_specs(key: dg.AssetKey, settings: CheckSettings) -> list[dg.AssetChec
             f"two parts of more than {settings.max_bridged_items} items.",
             blocking=settings.severity == "error",
         ),
+        *recall_specs(key, links, settings),
     ]
 
 
@@ -98,7 +107,9 @@ def groups_asset(catalog: CatalogContext, settings: GroupSettings) -> dg.AssetsD
         "within the group.",
         metadata={"dagster/column_schema": table_schema(_columns(GROUPS, settings))},
         code_version=code_version(VERSION, settings.model_dump(exclude={"reviews"})),
-        check_specs=_check_specs(catalog.key("duplicate_groups"), catalog.settings.checks),
+        check_specs=_check_specs(
+            catalog.key("duplicate_groups"), settings, catalog.settings.checks
+        ),
     )
     @retry_faults
     def duplicate_groups(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
@@ -114,6 +125,7 @@ def groups_asset(catalog: CatalogContext, settings: GroupSettings) -> dg.AssetsD
             groups_table(pipeline.store, catalog.name),
             report,
             catalog.settings,
+            settings,
             catalog.root,
         )
 
@@ -162,7 +174,7 @@ def cross_catalog_groups_asset(
             "dagster/column_schema": table_schema(_columns(CROSS_CATALOG_GROUPS_COLUMNS, settings))
         },
         code_version=code_version(VERSION, settings.catalogs, group_settings),
-        check_specs=_check_specs(key, settings.checks),
+        check_specs=_check_specs(key, settings, settings.checks),
     )
     @retry_faults
     def cross_catalog_groups(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
@@ -184,7 +196,7 @@ def cross_catalog_groups_asset(
         )
         with use_compute(settings.compute, context.log.info) as device:
             report = replace(stage.run(), device=str(device))
-        return _result(store, stage.table, report, settings, root)
+        return _result(store, stage.table, report, settings, settings, root)
 
     return cross_catalog_groups
 
@@ -203,10 +215,15 @@ def _result(
     table: "Table",
     report: "GroupReport",
     settings: CatalogSettings | DuplicateGroupsSettings,
+    links: LinkSettings,
     root: Path,
 ) -> dg.MaterializeResult:
     from imgsim_assets.components.charts import group_sheet
-    from imgsim_assets.components.evidence import describe_evidence, describe_turned
+    from imgsim_assets.components.evidence import (
+        describe_evidence,
+        describe_method,
+        describe_turned,
+    )
     from imgsim_assets.components.left_out import describe_left_out
     from imgsim_assets.components.metadata import linked_image, preview, table_metadata
     from imgsim_assets.pipeline import checks
@@ -223,6 +240,7 @@ def _result(
         "threshold_source": report.threshold_source,
         **describe_evidence(report.evidence),
         **describe_turned(report.turned),
+        **describe_method(report.recall, report.exact_seconds),
         "incremental": report.incremental,
         "device": report.device,
         "seconds": round(report.seconds, 3),
@@ -243,6 +261,7 @@ def _result(
     results = [
         *invariant_results({ONE_CANONICAL_PER_GROUP: checks.one_canonical_per_group(rows)}, limits),
         asset_check(GROUPS_COHERENT, coherent, severity=limits.severity),
+        *recall_results(commit, links, limits),
     ]
     metadata |= export_table(store, table.name, report.version, settings.export, root, results)
     return dg.MaterializeResult(

@@ -7,7 +7,12 @@ import dagster as dg
 
 from imgsim_assets.components.asset_kwargs import CPU_POOL, GPU_POOL, STEP_KWARGS, code_version
 from imgsim_assets.components.audits import audit_check
-from imgsim_assets.components.checks import asset_check, drift_spec
+from imgsim_assets.components.checks import (
+    asset_check,
+    drift_spec,
+    recall_results,
+    recall_specs,
+)
 from imgsim_assets.components.columns import EVIDENCE, GRAPH, ORIENTATION, table_schema
 from imgsim_assets.components.export import export_table
 from imgsim_assets.components.ignore_list import IGNORE_LIST
@@ -52,7 +57,10 @@ def similarity_graph_asset(catalog: CatalogContext) -> dg.AssetsDefinition:
         metadata={"dagster/column_schema": table_schema(columns)},
         code_version=code_version(VERSION, settings.graph.model_dump()),
         freshness_policy=catalog.freshness,
-        check_specs=[drift_spec(key, settings.checks)],
+        check_specs=[
+            drift_spec(key, settings.checks),
+            *recall_specs(key, settings.graph, settings.checks),
+        ],
     )
     @retry_faults
     def similarity_graph(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
@@ -84,6 +92,7 @@ def similarity_graph_asset(catalog: CatalogContext) -> dg.AssetsDefinition:
             data_version=dg.DataVersion(report.data_version),
             check_results=[
                 asset_check(SIMILARITY_DRIFT, drift, severity=limits.severity),
+                *recall_results(version, settings.graph, limits),
             ],
         )
 
@@ -120,7 +129,11 @@ def _describe(
     edges: "pl.DataFrame",
     last: Mapping[str, dg.MetadataValue],
 ) -> dict[str, Any]:
-    from imgsim_assets.components.evidence import describe_evidence, describe_turned
+    from imgsim_assets.components.evidence import (
+        describe_evidence,
+        describe_method,
+        describe_turned,
+    )
     from imgsim_assets.components.metadata import preview, table_metadata
 
     linked_images = (
@@ -145,6 +158,7 @@ def _describe(
         ),
         **describe_evidence(report.evidence),
         **describe_turned(report.turned),
+        **describe_method(report.recall, report.exact_seconds),
         "incremental": report.incremental,
         "device": report.device,
         "seconds": round(report.seconds, 3),

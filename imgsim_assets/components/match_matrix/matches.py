@@ -20,6 +20,8 @@ from imgsim_assets.components.checks import (
     drift_spec,
     invariant_results,
     invariant_spec,
+    recall_results,
+    recall_specs,
 )
 from imgsim_assets.components.columns import EVIDENCE, MATCHES, ORIENTATION, table_schema
 from imgsim_assets.components.export import export_table
@@ -101,6 +103,7 @@ def matches_asset(
             ),
             drift_spec(key, settings.checks),
             current_index_spec(key, settings.right),
+            *recall_specs(key, settings, settings.checks),
         ],
     )
     @retry_faults
@@ -187,4 +190,5 @@ def _check(
         ),
         asset_check(SIMILARITY_DRIFT, drift, severity=limits.severity),
         asset_check(INDEX_IS_CURRENT, current, severity=limits.severity),
+        *recall_results(version, settings, limits),
     ]

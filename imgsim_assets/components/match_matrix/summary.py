@@ -9,7 +9,11 @@ import dagster as dg
 import polars as pl
 
 from imgsim_assets.components import charts
-from imgsim_assets.components.evidence import describe_evidence, describe_turned
+from imgsim_assets.components.evidence import (
+    describe_evidence,
+    describe_method,
+    describe_turned,
+)
 from imgsim_assets.components.left_out import describe_left_out
 from imgsim_assets.components.metadata import linked_image, preview, svg, table_metadata, thumbnails
 from imgsim_assets.gallery.versions import keep_gallery
@@ -64,6 +68,7 @@ def describe_matches(
     run = {
         **describe_evidence(report.evidence),
         **describe_turned(report.turned),
+        **describe_method(report.recall, report.exact_seconds),
         "incremental": report.incremental,
         "device": report.device,
         "seconds": round(report.seconds, 3),

@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from imgsim_assets.similarity.approximate.lists import InvertedLists
-from imgsim_assets.similarity.cosine import Indices, pair_cosines
-from imgsim_assets.similarity.join_input import JoinInput
+from imgsim_assets.similarity.cosine import Indices, UnitRows, pair_cosines, unit_rows
+from imgsim_assets.similarity.threads import map_tasks
+from imgsim_assets.similarity.vector_blocks import VectorBlocks
 
 # Of the pairs that may be missed, this fraction is left to the difference between samples.
 _RESERVE = 0.25
-_ROWS_AT_ONCE = 256
+_ROWS_PER_TASK = 64
 
 
 def enough_probes(ranks: Indices, min_recall: float) -> int:
@@ -18,8 +19,8 @@ def enough_probes(ranks: Indices, min_recall: float) -> int:
 
     Args:
         ranks: (p,) of each pair, as of `list_ranks`.
-        min_recall: the fraction of pairs that a result must find. A little more of the sample is
-            found, since another sample may be harder.
+        min_recall: the fraction of pairs that a result must find. A little more of this sample
+            is found, since another sample may be harder.
     """
     target = min_recall + _RESERVE * (1 - min_recall)
     required = int(np.ceil(target * len(ranks)))
@@ -27,29 +28,44 @@ def enough_probes(ranks: Indices, min_recall: float) -> int:
 
 
 def list_ranks(
-    lists: InvertedLists, left: JoinInput, right: JoinInput, i: Indices, j: Indices
+    lists: InvertedLists, left: VectorBlocks, right: VectorBlocks, i: Indices, j: Indices
 ) -> Indices:
     """The position of the right row's list among those nearest to the left row, from 0, (p,).
 
     Args:
         lists: the lists.
-        left: the left rows, without duplicates.
-        right: the right rows, without duplicates.
-        i: (p,) numbers of left rows.
-        j: (p,) numbers of right rows.
+        left: the left rows.
+        right: the right rows.
+        i: (p,) row numbers of left.
+        j: (p,) row numbers of right.
     """
-    numbers = np.arange(len(lists))
-    own = lists.assign(right, probed=False).own[j]
+    (queries, query), (references, reference) = (
+        np.unique(numbers, return_inverse=True) for numbers in (i, j)
+    )
+    own = lists.own(unit_rows(right.rows(references), "vectors"))[reference]
+    rows = unit_rows(left.rows(queries), "vectors")
+    order = np.argsort(query, kind="stable")
     ranks = np.empty(len(i), dtype=np.int64)
-    for start in range(0, len(left), _ROWS_AT_ONCE):
-        rows, squares = left.block(start, start + _ROWS_AT_ONCE)
-        a, b = (each.ravel() for each in np.indices((len(rows), len(lists))))
-        cosines = pair_cosines(
-            rows, lists.unit.rows, a, b, squares=(squares, lists.unit.squares)
-        ).reshape(len(rows), -1)
-        rank = np.empty(cosines.shape, dtype=np.int64)
-        order = np.argsort(-cosines, axis=1, kind="stable")
-        np.put_along_axis(rank, order, np.broadcast_to(numbers, order.shape), axis=1)
-        of_rows = np.flatnonzero((i >= start) & (i < start + len(rows)))
-        ranks[of_rows] = rank[i[of_rows] - start, own[of_rows]]
+
+    def fill(start: int) -> None:
+        part = slice(start, start + _ROWS_PER_TASK)
+        rank = _ranks(lists.unit, UnitRows(rows.rows[part], rows.squares[part], rows.deviation))
+        first, last = np.searchsorted(query[order], [start, start + len(rank)])
+        pairs = order[first:last]
+        ranks[pairs] = rank[query[pairs] - start, own[pairs]]
+
+    for _ in map_tasks(fill, range(0, len(queries), _ROWS_PER_TASK)):
+        pass
+    return ranks
+
+
+def _ranks(centroids: UnitRows, rows: UnitRows) -> Indices:
+    """The rank of each centroid by its cosine with each row, ties by number, (n, l)."""
+    shape = len(rows.rows), len(centroids.rows)
+    i, j = np.indices(shape).reshape(2, -1)
+    squares = rows.squares, centroids.squares
+    cosines = pair_cosines(rows.rows, centroids.rows, i, j, squares=squares).reshape(shape)
+    ranks = np.empty(shape, dtype=np.int64)
+    order = np.argsort(-cosines, axis=1, kind="stable")
+    np.put_along_axis(ranks, order, np.arange(shape[1])[None, :], axis=1)
     return ranks

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
+from imgsim_assets.similarity.approximate.search import RIGHT_CENTROIDS
 from imgsim_assets.similarity.evidence.compare_pairs import (
     PAIR_SCHEMA,
     PairEvidence,
@@ -216,6 +217,7 @@ def evident_pairs(
             spec,
             partial(_candidates, right, left, spec),
             role=_RIGHT_LISTS,
+            centroids=RIGHT_CENTROIDS,
             cached=cached_right.swapped() if cached_right is not None else None,
         )
         files += of_right.files

@@ -1,0 +1,211 @@
+"""The join of `block_join.py` over candidate pairs only, decided by the same float64 cosines.
+
+Left rows are taken in batches, and these in groups of near lists. What a group has to compare with
+one list is one matrix product.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+
+from imgsim_assets.similarity.approximate.listed_rows import ListChunk, ListedRows
+from imgsim_assets.similarity.approximate.lists import InvertedLists, RowLists
+from imgsim_assets.similarity.block_join import JoinSide, Lists, join, kept_lists
+from imgsim_assets.similarity.cosine import Doubles, Floats, Indices, UnitRows, unit_rows
+from imgsim_assets.similarity.join_input import InputPair, JoinInput
+from imgsim_assets.similarity.join_spec import JoinSpec
+from imgsim_assets.similarity.knn import CandidateBuffer, Nearest
+from imgsim_assets.similarity.row_pairs import Pairs
+from imgsim_assets.similarity.threads import map_tasks, worker_count
+from imgsim_assets.similarity.tiles import MEMORY_BUDGET, max_candidates, rounded_down
+from imgsim_assets.similarity.unique_rows import UniqueRows
+
+# Rows of a group: the more, the larger the products; the fewer, the more of it stays in the cache.
+_ROWS_PER_GROUP = 1 << 14
+_MIN_GROUP_ROWS = 512
+_MAX_TILE_ROWS = 2048
+_MAX_TILE_COLUMNS = 512
+# Rows of a tile that are partitioned at once, to stay in the cache.
+_ROWS_PER_PARTITION = 64
+# With more candidates than this for each entry of the k nearest, a better cutoff comes first.
+_MAX_CANDIDATES_PER_ENTRY = 2
+
+
+def references(side: JoinSide, lists: InvertedLists | None) -> JoinSide | ListedRows:
+    """The right rows of joins: by list, if there are lists, else as they are."""
+    return side if lists is None else ListedRows.of(side, lists)
+
+
+def search(left: JoinSide, right: JoinSide | ListedRows, spec: JoinSpec, minimum: Doubles) -> Lists:
+    """`block_join.join` of left rows and `references`."""
+    if isinstance(right, ListedRows):
+        return join_in_lists(left, right, spec, minimum)
+    return join(left, right, spec, minimum)
+
+
+def join_in_lists(left: JoinSide, right: ListedRows, spec: JoinSpec, minimum: Doubles) -> Lists:
+    """The lists of the left rows, of candidate pairs at or above a minimum.
+
+    Args:
+        left: the rows that get a list each.
+        right: the rows that are searched.
+        spec: k, and whether an item is its own neighbor.
+        minimum: (n,) the minimum cosine of each left row; without k it is the same for all.
+    """
+    parts = [
+        _of_batch(batch, right, spec, minimum[start : start + len(batch)], start)
+        for start, batch in left.batches()
+    ]
+    return Lists(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+
+
+def _of_batch(
+    left: JoinSide, right: ListedRows, spec: JoinSpec, minimum: Doubles, first: int
+) -> Lists:
+    """The lists of a batch, whose rows are numbered from `first`."""
+    rows = unit_rows(left.vectors.all(), "vectors")
+    k = spec.search_depth(right.side.max_images)
+    groups = _groups(rows, right.lists.assign(rows), k, minimum)
+    probed = np.unique(np.concatenate([group.lists for group in groups]))
+    for chunk in right.chunks(probed):
+        for _ in map_tasks(partial(_search, chunk=chunk), groups):
+            pass
+    return kept_lists(_pairs_of(groups, len(left), k), left, right.side, spec, first)
+
+
+class _Tile(NamedTuple):
+    """Products (r, c) of rows (r,) of a group with rows (c,) of a chunk, which are of one list."""
+
+    rows: Indices
+    columns: Indices
+    products: Floats
+
+    def hits(self, cutoffs: np.float32 | Floats) -> tuple[Indices, Indices, Floats]:
+        """Rows, columns and products of the pairs that reach a cutoff."""
+        i, j = np.nonzero(self.products >= cutoffs)
+        return self.rows[i], self.columns[j], self.products[i, j]
+
+    def kth(self, k: int) -> Doubles:
+        """For each row the k-th greatest product, (r,)."""
+        width = self.products.shape[1]
+        starts = range(0, len(self.products), _ROWS_PER_PARTITION)
+        parts = [self.products[start : start + _ROWS_PER_PARTITION] for start in starts]
+        kth = [np.partition(part, width - k, axis=1)[:, width - k] for part in parts]
+        return np.concatenate(kth).astype(np.float64)
+
+
+@dataclass
+class _Group:
+    """Some rows of a batch, and what has been found for them.
+
+    Attributes:
+        positions: (g,) their numbers in the batch.
+        rows: the rows as an input, numbered from 0.
+        lists: (p,) the lists that any of them probes, ascending.
+        start: (p + 1,) where the rows of each list begin in `probing`.
+        probing: rows that probe a list, by list.
+        nearest: the k nearest so far; without k, `above` has all pairs at or above `minimum`.
+    """
+
+    positions: Indices
+    rows: JoinInput
+    lists: Indices
+    start: Indices
+    probing: Indices
+    minimum: Doubles
+    nearest: Nearest | None
+    above: list[Pairs]
+
+    def tiles(self, chunk: ListChunk) -> Iterator[_Tile]:
+        """The products of the rows with those of the chunk."""
+        _, of_chunk, own = np.intersect1d(
+            chunk.lists, self.lists, assume_unique=True, return_indices=True
+        )
+        for at, number in zip(of_chunk.tolist(), own.tolist(), strict=True):
+            rows = self.probing[self.start[number] : self.start[number + 1]]
+            for first in range(chunk.start[at], chunk.start[at + 1], _MAX_TILE_COLUMNS):
+                columns = np.arange(first, min(first + _MAX_TILE_COLUMNS, chunk.start[at + 1]))
+                references = chunk.unit.rows[columns[0] : columns[-1] + 1]
+                for begin in range(0, len(rows), _MAX_TILE_ROWS):
+                    some = rows[begin : begin + _MAX_TILE_ROWS]
+                    yield _Tile(some, columns, self.rows.unit.rows[some] @ references.T)
+
+
+def _groups(rows: UnitRows, assigned: RowLists, k: int | None, minimum: Doubles) -> list[_Group]:
+    """The rows of a batch in groups, those of one list together."""
+    order = np.argsort(assigned.own, kind="stable")
+    height = min(_ROWS_PER_GROUP, max(_MIN_GROUP_ROWS, -(-len(order) // worker_count())))
+    groups = []
+    for begin in range(0, len(order), height):
+        positions = order[begin : begin + height]
+        part = UnitRows(rows.rows[positions], rows.squares[positions], rows.deviation)
+        probed = assigned.probed[positions]
+        by_list = np.argsort(probed, axis=None, kind="stable")
+        lists, start = np.unique(probed.ravel()[by_list], return_index=True)
+        groups.append(
+            _Group(
+                positions,
+                _without_duplicates(part),
+                lists.astype(np.int64),
+                np.append(start, len(by_list)),
+                by_list // probed.shape[1],
+                minimum[positions],
+                None if k is None else Nearest.none(k, minimum[positions]),
+                [],
+            )
+        )
+    return groups
+
+
+def _search(group: _Group, chunk: ListChunk) -> None:
+    """Compare the rows of a group with those of a chunk."""
+    inputs = InputPair.of(group.rows, _without_duplicates(chunk.unit))
+    if group.nearest is None:
+        threshold = float(group.minimum[0])
+        for tile in group.tiles(chunk):
+            i, j, _ = tile.hits(np.float32(threshold - inputs.error))
+            cosines = inputs.cosines(i, j)
+            within = cosines >= threshold
+            group.above.append((i[within], chunk.numbers[j[within]], cosines[within]))
+        return
+    count, k = group.nearest.index.shape
+    max_pairs = max(max_candidates(MEMORY_BUDGET), _MAX_CANDIDATES_PER_ENTRY * count * k)
+    buffer = CandidateBuffer(inputs, group.nearest, slice(0, count), max_pairs, chunk.numbers)
+    for tile in group.tiles(chunk):
+        cutoffs = buffer.cutoffs[tile.rows]
+        hits = tile.hits(rounded_down(cutoffs - inputs.error)[:, None])
+        # The k best of a tile make a better cutoff than a low one.
+        if len(hits[0]) > _MAX_CANDIDATES_PER_ENTRY * k * len(tile.rows):
+            cutoffs = np.maximum(cutoffs, tile.kth(k) - inputs.error)
+            hits = tile.hits(rounded_down(cutoffs - inputs.error)[:, None])
+        buffer.push(*hits)
+    buffer.flush()
+
+
+def _pairs_of(groups: list[_Group], count: int, k: int | None) -> Pairs:
+    """What was found for a batch of `count` rows, by row, falling cosine and right row."""
+    if k is not None:
+        every = Nearest.none(k, np.empty(count))
+        for group in groups:
+            if group.nearest is not None:
+                every.index[group.positions] = group.nearest.index
+                every.similarity[group.positions] = group.nearest.similarity
+        i, rank = np.nonzero(every.index >= 0)
+        return i, every.index[i, rank], every.similarity[i, rank]
+    parts = [(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))]
+    for group in groups:
+        parts += [(group.positions[i], j, cosines) for i, j, cosines in group.above]
+    i, j, cosines = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    order = np.lexsort((j, -cosines, i))
+    return i[order], j[order], cosines[order]
+
+
+def _without_duplicates(rows: UnitRows) -> JoinInput:
+    """An input whose rows are not searched for equal ones."""
+    numbers = np.arange(len(rows.rows))
+    return JoinInput(rows, UniqueRows(numbers, numbers, np.arange(len(numbers) + 1)))

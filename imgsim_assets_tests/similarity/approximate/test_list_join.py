@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from imgsim_assets.similarity import vector_blocks
+from imgsim_assets.similarity.approximate import list_join, training
+from imgsim_assets.similarity.approximate.list_join import join_in_lists
+from imgsim_assets.similarity.approximate.listed_rows import ListedRows
+from imgsim_assets.similarity.approximate.lists import MAX_LISTS, InvertedLists
+from imgsim_assets.similarity.approximate.training import list_count, trained_lists
+from imgsim_assets.similarity.block_join import JoinSide, Lists, join
+from imgsim_assets.similarity.cosine import Doubles, Floats, Indices, pair_cosines
+from imgsim_assets.similarity.join_spec import JoinSpec
+from imgsim_assets.similarity.threads import use_threads
+from imgsim_assets.similarity.vector_blocks import VectorBlocks
+from imgsim_assets_tests.support.vectors import families, nearly_equal, noise
+
+DIM = 16
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _many_small_lists() -> Iterator[None]:
+    """Let few rows have as many lists as many rows would."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "_MIN_ROWS_PER_LIST", 3)
+        yield
+
+
+@st.composite
+def sides(draw: st.DrawFn) -> tuple[Floats, Floats]:
+    """Two arrays of rows, with copies within and between them."""
+    seed = draw(st.integers(0, 2**32 - 1))
+    make = draw(st.sampled_from([noise, families, nearly_equal]))
+    left = make(draw(st.integers(1, 60)), DIM, seed)
+    right = make(draw(st.integers(1, 60)), DIM, seed + 1)
+    for _ in range(draw(st.integers(0, 6))):
+        right[draw(st.integers(0, len(right) - 1))] = left[draw(st.integers(0, len(left) - 1))]
+        left[draw(st.integers(0, len(left) - 1))] = left[draw(st.integers(0, len(left) - 1))]
+    return left, right
+
+
+def _side(rows: Floats) -> JoinSide:
+    """Rows of one item each."""
+    return JoinSide(VectorBlocks.of(rows), np.arange(len(rows)), None, 1)
+
+
+def _candidate_cosines(lists: InvertedLists, left: Floats, right: Floats) -> Doubles:
+    """The cosines (n, m) by the definition of a candidate; -inf for other pairs."""
+    centroids = np.arange(len(lists))
+
+    def in_order(row: Floats) -> Indices:
+        zeros = np.zeros(len(lists), np.int64)
+        cosines = pair_cosines(row[None], lists.centroids, zeros, centroids)
+        return np.lexsort((centroids, -cosines))
+
+    own = [in_order(row)[0] for row in right]
+    i, j = np.indices((len(left), len(right))).reshape(2, -1)
+    cosines = pair_cosines(left, right, i, j).reshape(len(left), len(right))
+    for row, of_row in zip(left, cosines, strict=True):
+        of_row[~np.isin(own, in_order(row)[: lists.nprobe])] = -np.inf
+    return cosines
+
+
+@given(sides(), st.integers(1, 9), st.integers(1, 12), st.integers(1, 12), st.data())
+@settings(max_examples=50, deadline=None)
+def test_pairs_are_those_of_the_near_lists_bit_for_bit(
+    rows: tuple[Floats, Floats], k: int, count: int, nprobe: int, data: st.DataObject
+) -> None:
+    left, right = rows
+    lists = InvertedLists(noise(count, DIM, 7), min(nprobe, count))
+    cosines = _candidate_cosines(lists, left, right)
+    best = float(np.max(cosines, initial=-1))
+    threshold = data.draw(st.sampled_from([-1.0, 0.3, 0.9, best]), "threshold")
+    spec = JoinSpec(threshold, data.draw(st.sampled_from([None, k]), "k"))
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("_ROWS_PER_GROUP", "_MIN_GROUP_ROWS", "_MAX_TILE_ROWS", "_MAX_TILE_COLUMNS"):
+            patch.setattr(list_join, name, data.draw(st.sampled_from([1, 3, 1000]), name))
+        patch.setattr(vector_blocks, "MAX_BLOCK_ROWS", data.draw(st.sampled_from([2, 11, 1000])))
+        patch.setattr(vector_blocks, "MAX_IN_MEMORY", data.draw(st.sampled_from([0, 1 << 20])))
+        listed = ListedRows.of(_side(right), lists)
+        found = join_in_lists(_side(left), listed, spec, np.full(len(left), threshold))
+
+    i, j = np.nonzero(cosines >= threshold)
+    order = np.lexsort((j, -cosines[i, j], i))
+    i, j = i[order], j[order]
+    depth = spec.depth(max_images=1)
+    if depth is not None:
+        within = np.arange(len(i)) - np.searchsorted(i, i) < depth
+        i, j = i[within], j[within]
+    np.testing.assert_array_equal(found.i, i)
+    np.testing.assert_array_equal(found.j, j)
+    np.testing.assert_array_equal(found.similarity, cosines[i, j])
+
+
+@given(sides(), st.sampled_from([None, 1, 4]))
+@settings(max_examples=8, deadline=None)
+def test_trained_lists_that_are_all_probed_give_the_exact_join(
+    rows: tuple[Floats, Floats], k: int | None
+) -> None:
+    left, right = map(_side, rows)
+    lists = trained_lists(left.vectors, right.vectors)
+    spec, minimum = JoinSpec(0.2, k), np.full(len(left), 0.2)
+
+    found = join_in_lists(left, ListedRows.of(right, lists), spec, minimum)
+
+    for mine, theirs in zip(found, join(left, right, spec, minimum), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+def test_lists_and_pairs_do_not_depend_on_threads_or_on_other_rows() -> None:
+    rows = families(1500, DIM, 3)
+    side, spec, minimum = _side(rows), JoinSpec(k=4), np.full(len(rows), -1.0)
+    with use_threads(1):
+        lists = trained_lists(side.vectors, side.vectors).with_nprobe(3)
+        alone = join_in_lists(side, ListedRows.of(side, lists), spec, minimum)
+    with use_threads(3):
+        again = trained_lists(side.vectors, side.vectors)
+        together = join_in_lists(side, ListedRows.of(side, lists), spec, minimum)
+        some = np.arange(0, len(rows), 7)
+        listed = ListedRows.of(side, lists)
+        of_some = join_in_lists(side.take(some), listed, spec, minimum[some])
+
+    assert len(lists) > 50
+    np.testing.assert_array_equal(again.centroids, lists.centroids)
+    for mine, theirs in zip(together, alone, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    np.testing.assert_array_equal(of_some.j, alone.j[np.isin(alone.i, some)])
+
+
+def test_more_probes_find_more_of_the_nearest() -> None:
+    side, spec, minimum = _side(families(2000, DIM, 5)), JoinSpec(k=10), np.full(2000, -1.0)
+    lists = trained_lists(side.vectors, side.vectors)
+    exact = {*_pairs(join(side, side, spec, minimum))}
+
+    found = []
+    for nprobe in (1, 4, 16, len(lists)):
+        listed = ListedRows.of(side, lists.with_nprobe(nprobe))
+        found.append(len(exact & {*_pairs(join_in_lists(side, listed, spec, minimum))}))
+
+    assert found == sorted(found)
+    assert 0.2 * len(exact) < found[0] < found[1] < found[2]
+    assert found[3] == len(exact)
+
+
+def _pairs(lists: Lists) -> Iterator[tuple[int, int]]:
+    return zip(lists.i.tolist(), lists.j.tolist(), strict=True)
+
+
+def test_the_number_of_lists_grows_with_the_root_of_the_rows() -> None:
+    assert list_count(4_000_000) == 2 * list_count(1_000_000)
+    assert list_count(0) == 1
+    assert list_count(10**12) == MAX_LISTS
