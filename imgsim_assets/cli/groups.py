@@ -200,7 +200,7 @@ def command(
     encoders = declared_encoders(store, args, encoder)
     with output.show_progress(quiet=quiet or as_json) as (log, _):
         stage = _stage(store, names, settings, encoders, log)
-        with use_compute(compute, log):
+        with use_compute(options.on_device(compute, encoder), log):
             report = stage.run()
     commit = stage.table.at(report.version)
     members = group_members(store, stage.table, commit)

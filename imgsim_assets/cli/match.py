@@ -157,7 +157,10 @@ def command(
     is_self = names[0] == names[1]
     stored = with_room_for_self(settings) if is_self else settings
     matrix_settings = MatchMatrixSettings(
-        name="__".join(names), left=names[0], right=names[1], compute=compute
+        name="__".join(names),
+        left=names[0],
+        right=names[1],
+        compute=options.on_device(compute, encoder),
     ).model_copy(update=dict(stored))
     variant = options.settings_hash(stored, encoder.identity)
     encoders = declared_encoders(store, args, encoder)

@@ -139,6 +139,13 @@ def _parse_compute(_: click.Context, __: click.Parameter, engine: EngineName) ->
     return settings
 
 
+def on_device(compute: ComputeSettings, encoder: EncoderSettings) -> ComputeSettings:
+    """The settings with the joins of this process on the device of --device, as forward passes."""
+    if compute.engine != "local":
+        return compute
+    return compute.model_copy(update={"device": encoder.device})
+
+
 def check_folder(_: click.Context, parameter: click.Parameter, path: str | None) -> str | None:
     """Callback: refuse an output file that could not be written, before any work is done."""
     if path is not None and not Path(path).absolute().parent.is_dir():

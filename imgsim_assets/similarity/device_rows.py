@@ -10,7 +10,7 @@ from torch.nn.functional import pad
 from imgsim_assets.similarity.join_input import JoinInput
 
 # Numbers that are copied and rounded at once.
-_VALUES_PER_PART = 1 << 25
+_VALUES_PER_PART = 1 << 23
 # Tensor cores multiply rows of a multiple of this many numbers.
 _ALIGNMENT = 8
 
