@@ -118,6 +118,17 @@ def test_the_bound_of_bfloat16_is_tight_enough_to_filter() -> None:
     assert 2 * rows.rounding < score_error(rows, rows) < 0.005
 
 
+@pytest.mark.parametrize("bits", [BF16, TF32])
+def test_errors_of_rows_that_are_rounded_in_one_direction_come_near_the_bound(bits: int) -> None:
+    rows = rounded_down(20, 256, 1, bits)
+    side = _device_rows(rows, bits)
+
+    errors = np.abs(scores(side.rounded, side.rounded).double().numpy() - cosines(rows, rows))
+
+    sums = score_error(side, side) - 2 * side.rounding
+    assert 1.2 * side.rounding < errors.max() < 2 * side.rounding + sums
+
+
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("dim", [1, 7, 8, 576, 1280])
 def test_device_rows_of_an_input_have_products_within_their_bound(device: str, dim: int) -> None:

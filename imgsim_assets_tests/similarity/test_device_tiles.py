@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 import tracemalloc
 import warnings
 from collections.abc import Callable, Sequence
@@ -26,8 +27,10 @@ from imgsim_assets.similarity import (
 from imgsim_assets.similarity.cosine import Doubles, Floats
 from imgsim_assets.similarity.device_rows import scores
 from imgsim_assets.similarity.join_input import InputPair, JoinInput
+from imgsim_assets.similarity.threads import use_threads
 from imgsim_assets_tests.support.torch_joins import DEVICES, NEEDS_GPU, torch_joins
 from imgsim_assets_tests.support.vectors import (
+    constant,
     cosines,
     families,
     lattice,
@@ -41,7 +44,7 @@ BUDGETS = st.sampled_from([1, 5_000, 100_000, 256 << 20])
 Maker = Callable[[int, int, int], Floats]
 
 
-MAKERS: Sequence[Maker] = (noise, families, lattice, nearly_equal, rounded_down)
+MAKERS: Sequence[Maker] = (noise, families, lattice, nearly_equal, constant, rounded_down)
 
 
 @st.composite
@@ -184,6 +187,27 @@ def test_device_tiles_cover_every_pair_once(budget: int, monkeypatch: pytest.Mon
     counts = list(device_tiles.map_device_blocks(inputs, torch.device("cpu"), budget, seen))
 
     assert (np.sum(counts, axis=0) == 1).all()
+
+
+def test_one_thread_decides_a_block_while_the_device_computes_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(device_tiles, "_MIN_ROWS", 8)
+    rows = JoinInput.of(noise(32, 16, 1), "rows")
+    both_at_work = threading.Barrier(2, timeout=60)
+
+    def wait_for_another(block: tiles.RowBlock) -> int:
+        both_at_work.wait()
+        return len(list(block.tiles))
+
+    with use_threads(1):
+        done = list(
+            device_tiles.map_device_blocks(
+                InputPair.of(rows, rows), torch.device("cpu"), 256 << 20, wait_for_another
+            )
+        )
+
+    assert done == [1, 1, 1, 1]
 
 
 @pytest.mark.parametrize("device", DEVICES)

@@ -51,6 +51,15 @@ def nearly_equal(count: int, dim: int, seed: int) -> Floats:
     return rows
 
 
+def constant(count: int, dim: int, seed: int) -> Floats:
+    """Rows of equal numbers, all but one of which differs by a few units of the last place."""
+    rng = np.random.default_rng(seed)
+    rows = unit(np.ones((count, dim)))
+    for row in rows:
+        row[rng.integers(0, dim)] *= np.float32(1 + rng.integers(-3, 4) * 2.0**-23)
+    return rows
+
+
 def rounded_down(count: int, dim: int, seed: int, bits: int = 8) -> Floats:
     """Rows of which half the numbers lose nearly 2^-bits of themselves in a format of so many bits.
 
