@@ -26,6 +26,7 @@ from imgsim_assets.download.ledger.rows import (
 from imgsim_assets.download.ledger.table import Row, utc_now
 from imgsim_assets.download.scheduling.circuit_breaker import BreakerState, CircuitBreaker
 from imgsim_assets.download.scheduling.host_queues import HostQueues
+from imgsim_assets.download.scheduling.host_shares import HostShares
 from imgsim_assets.download.scheduling.hosts import Hosts
 from imgsim_assets.download.scheduling.page_streaks import MIN_STREAK
 from imgsim_assets.download.settings import DownloadSettings
@@ -63,7 +64,8 @@ class _FetchedImage(NamedTuple):
 class ShardDownloader:
     """One pass over the due images of a shard.
 
-    `on_rows` takes the ledger rows of finished images. `hosts` are shared by all shards of a run.
+    `on_rows` takes the ledger rows of finished images. `hosts` are shared by all shards of a run,
+    and `shares` are the run's shares of their limits.
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class ShardDownloader:
         fetcher: ImageFetcher,
         blobs: Blobs,
         hosts: Hosts,
+        shares: HostShares,
         on_rows: Callable[[Sequence[Row]], None],
         log: Log,
     ) -> None:
@@ -106,9 +109,19 @@ class ShardDownloader:
             self._host,
             settings.max_per_host,
             interval=1 / rate if rate else 0.0,
+            slots=shares.slots,
         )
         if fetcher.reads_batches:
             self._queues.set_concurrency("", _BATCHES * _BATCH)
+
+    @property
+    def host_names(self) -> Sequence[str]:
+        """The hosts of the images (`host:port`)."""
+        return self._host_names
+
+    def refresh(self) -> None:
+        """Start what the shares allow now."""
+        self._queues.refresh()
 
     async def run(self) -> None:
         """Fetch all images; the failure of one is a row."""

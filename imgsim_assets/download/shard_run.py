@@ -14,6 +14,7 @@ from imgsim_assets.download.files.image_folder import ImageFolder
 from imgsim_assets.download.ledger.rows import failure_status
 from imgsim_assets.download.ledger.table import Row
 from imgsim_assets.download.ledger.writer import LedgerWriter
+from imgsim_assets.download.scheduling.host_shares import HostShares
 from imgsim_assets.download.shard_downloader import ShardDownloader, wait_for_event
 from imgsim_assets.download.shard_items import ShardItems
 from imgsim_assets.download.status import OK
@@ -54,20 +55,27 @@ class ShardRun:
         self._wake = asyncio.Event()
         self._is_done = False
 
-    async def fetch(self, downloader: ShardDownloader, progress: Progress) -> None:
+    async def fetch(
+        self, downloader: ShardDownloader, shares: HostShares, progress: Progress
+    ) -> None:
         """Fetch everything and commit every few seconds; the last rows stay pending.
 
         After a failure or a cancellation, what was fetched is committed.
         """
         try:
+            await shares.join(downloader.host_names, downloader.refresh)
             async with asyncio.TaskGroup() as group:
+                watching = group.create_task(shares.watch())
                 group.create_task(self._commit_regularly(downloader, progress))
                 await downloader.run()
+                watching.cancel()
                 self._is_done = True
                 self._wake.set()
         except BaseException as error:
             self._append(self.writer.pending.frames())
             raise _innermost(error) from error
+        finally:
+            await shares.leave()
 
     def add_rows(self, progress: Progress, rows: Sequence[Row]) -> None:
         """Count finished images, and queue their rows for the next commit."""

@@ -24,6 +24,7 @@ from imgsim_assets.download.ledger.shard_ledger import ShardLedger
 from imgsim_assets.download.ledger.table import IMAGE_KEY, ledger_table, utc_now
 from imgsim_assets.download.ledger.writer import LedgerWriter
 from imgsim_assets.download.recorded import RecordedSettings
+from imgsim_assets.download.scheduling.host_shares import HostShares
 from imgsim_assets.download.scheduling.hosts import Hosts, HostStats
 from imgsim_assets.download.settings import DownloadSettings, Retry
 from imgsim_assets.download.shard_downloader import ShardDownloader
@@ -117,7 +118,13 @@ class ImagesStage:
         self._on_commit = on_commit
         self._logged: set[str] = set()
         self._table = ledger_table(store, name)
-        self._http = HttpClient(settings)
+        self._shares = HostShares(
+            settings.max_per_host,
+            is_paced=settings.max_requests_per_second_per_host is not None,
+            files=store.files,
+            log=log,
+        )
+        self._http = HttpClient(settings, self._shares)
         self._objects = RemoteObjects(
             settings.allowed_url_prefixes, settings.max_bytes, settings.image_bytes
         )
@@ -271,10 +278,11 @@ class ImagesStage:
                 ),
                 blobs=self._store.blobs,
                 hosts=self._hosts,
+                shares=self._shares,
                 on_rows=partial(run.add_rows, progress),
                 log=self._log,
             )
-            await run.fetch(downloader, progress)
+            await run.fetch(downloader, self._shares, progress)
 
 
 def _location(folder: ImageFolder | None, objects: RemoteObjects, url: str) -> str | None:

@@ -13,8 +13,9 @@ import socket
 import threading
 import time
 import uuid
+from collections.abc import Mapping
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from imgsim_assets.errors import BusyError
 from imgsim_assets.progress import Log, silent
@@ -97,20 +98,10 @@ class Lease:
         return False
 
     def _is_holder_dead(self) -> bool:
-        """Whether the holder was a process of this machine that no longer exists."""
         try:
-            holder = json.loads(self._read() or b"{}")
+            return is_holder_dead(json.loads(self._read() or b"{}"))
         except ValueError:  # truncated by a full disk; it becomes stale
             return False
-        if holder.get("host") != socket.gethostname():
-            return False
-        try:
-            os.kill(int(holder["process"]), 0)
-        except ProcessLookupError:
-            return True
-        except PermissionError:
-            return False
-        return False
 
     def _read(self) -> bytes | None:
         try:
@@ -125,3 +116,16 @@ class Lease:
             # The work itself will report a disk or network that fails now.
             with contextlib.suppress(Exception):
                 self._files.write(self._path, self._body)
+
+
+def is_holder_dead(holder: Mapping[str, Any]) -> bool:
+    """Whether `host` and `process` are those of a process of this machine that no longer exists."""
+    if holder.get("host") != socket.gethostname():
+        return False
+    try:
+        os.kill(int(holder["process"]), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False

@@ -67,7 +67,7 @@ def _deployed(
         stack.callback(shutil.rmtree, sockets, ignore_errors=True)
         engine = make(Path(sockets))
         web = stack.enter_context(Web())
-        shop = Shop.open(folder, web, products=40, suppliers=12)
+        shop = Shop.open(folder, web, products=24, suppliers=8)
         shop.declare(
             shards=4,
             max_shards_per_run=1,
@@ -99,7 +99,7 @@ def _deployed(
         for name, command in engine.servers.items():
             daemons.start(name, command)
         if engine.port is not None:
-            servers.wait_for(lambda: _answers(engine.port), "the servers of the engine")
+            servers.wait_for(lambda: _answers(engine.port), "the servers of the engine", 300)
         for name, command in engine.workers.items():
             daemons.start(name, command)
         stack.callback(servers.stop)
@@ -126,7 +126,7 @@ def test_a_backfill_in_several_runs_gives_the_tables_of_one_machine(
     with _deployed(make, tmp_path, localbucket_root, monkeypatch) as deployment:
         backfill = deployment.servers.launch(EVERYTHING)
 
-        assert deployment.servers.ended(backfill, 600) == "COMPLETED_SUCCESS"
+        assert deployment.servers.ended(backfill, 1800) == "COMPLETED_SUCCESS"
 
         assert len(deployment.servers.runs_of(backfill)) > 4
         deployment.assert_equals_one_machine()
@@ -144,19 +144,19 @@ def test_a_run_whose_worker_is_killed_is_run_again(
         pages = deployment.shop.slow_down(2.0)
         before = web.total_gets
         backfill = servers.launch(EVERYTHING)
-        servers.wait_for(lambda: web.total_gets > before + 4, "the first downloads", 400)
+        servers.wait_for(lambda: web.total_gets > before + 4, "the first downloads", 900)
         time.sleep(6)  # downloads are committed every five seconds
 
         if make is engines.ray:
-            busy = servers.wait_for(lambda: _busy_worker(deployment), "a worker with a run")
+            busy = servers.wait_for(lambda: _busy_worker(deployment), "a worker with a run", 600)
             deployment.daemons.kill(busy)
         else:
-            for process in servers.wait_for(lambda: _run_processes(deployment), "a run"):
+            for process in servers.wait_for(lambda: _run_processes(deployment), "a run", 600):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(process, signal.SIGKILL)
 
         web.pages.update(pages)
-        assert servers.ended(backfill, 900) == "COMPLETED_SUCCESS"
+        assert servers.ended(backfill, 1800) == "COMPLETED_SUCCESS"
         assert servers.retried_runs_of(backfill)
         deployment.assert_equals_one_machine()
 

@@ -25,7 +25,7 @@ def main() -> None:
         Store.open(options["store"]),
         NAME,
         DownloadSettings(**options["settings"]),
-        [Shard(index, count) for index in range(count)],
+        [Shard(index, count) for index in options["only"] or range(count)],
     )
     print(json.dumps([dict(report.statuses) for report in reports]))
 

@@ -161,8 +161,9 @@ class Catalog:
         *,
         commit_every: float = 3600.0,
         file_size: int | None = None,
+        only: Sequence[int] = (),
     ) -> subprocess.Popen[str]:
-        """Start a run of all shards in another process.
+        """Start a run of all shards, or of `only` some, in another process.
 
         `file_size` is the largest file it may write, which is how its disk becomes full.
         """
@@ -172,6 +173,7 @@ class Catalog:
             "settings": (settings or fast_settings()).model_dump(mode="json"),
             "commit_every": commit_every,
             "file_size": file_size,
+            "only": only,
         }
         driver = "imgsim_assets_tests.support.download_driver"
         return subprocess.Popen(

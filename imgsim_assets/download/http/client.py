@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from typing import NamedTuple, Self
 
 import aiohttp
@@ -17,11 +17,11 @@ from imgsim_assets.download.http import robots
 from imgsim_assets.download.http.content_encoding import unpack
 from imgsim_assets.download.http.cookies import HostCookies
 from imgsim_assets.download.http.deadline import Deadline, Deadlines
-from imgsim_assets.download.http.host_semaphore import HostSemaphore
 from imgsim_assets.download.http.lenient import LenientResponse, lenient_get
 from imgsim_assets.download.http.responses import check_status, client_error, os_error
 from imgsim_assets.download.http.routes import Route, Routes
 from imgsim_assets.download.http.urls import is_same_site, parse_url, redirect_target
+from imgsim_assets.download.scheduling.host_shares import HostShares
 from imgsim_assets.download.settings import DownloadSettings
 from imgsim_assets.download.status import FetchError
 
@@ -30,6 +30,8 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _ASKS_FOR_COOKIES = frozenset({401, 403, 503})
 # A request without activity for longer than this is idle: its server is slow, and may be dead.
 _IDLE_SECONDS = 1.0
+# Longer delays between two requests are taken for a refusal.
+_MAX_CRAWL_DELAY_SECONDS = 300.0
 # The minimum that RFC 9309, 2.5 requires a crawler to parse.
 _MAX_ROBOTS_TXT_BYTES = 500 * 1024
 
@@ -52,14 +54,16 @@ class Request(NamedTuple):
 class HttpClient:
     """Fetches images from public web addresses and from the hosts that a catalog allows.
 
-    Use it as an async context manager within one event loop.
+    Use it as an async context manager within one event loop. `shares` are this run's shares of the
+    hosts' limits; by default no other run uses them.
     """
 
-    def __init__(self, settings: DownloadSettings) -> None:
+    def __init__(self, settings: DownloadSettings, shares: HostShares | None = None) -> None:
         self._settings = settings
+        self._shares = shares or HostShares(settings.max_per_host)
         self._max_bytes = settings.max_bytes
         self._deadlines = Deadlines()
-        self._routes = Routes(settings, self._deadlines)
+        self._routes = Routes(settings, self._deadlines, self._shares)
         self._cookies = HostCookies() if settings.cookies else None
         self._robots_txt: dict[str, asyncio.Task[robots.RobotsTxt]] = {}
 
@@ -124,9 +128,10 @@ class HttpClient:
             if conditions or self._cookies is not None:
                 headers = self._with_cookies(target, headers) | conditions
             if not route.semaphore.try_acquire():
-                await _wait_for_slot(route.semaphore, deadline)
+                await _wait(route.semaphore.wait(), deadline)
             request = Request(target, headers, bool(conditions), is_robots_txt)
             try:
+                await _wait(self._shares.wait_for_delay(route.host), deadline)
                 result = await self._get(request, route, deadline)
             finally:
                 route.semaphore.release()
@@ -264,6 +269,11 @@ class HttpClient:
             )
         if not rules.allows(str(url), self._settings.product_token):
             raise FetchError("robots_disallowed", "disallowed by robots.txt")
+        delay = rules.delay_s(self._settings.product_token)
+        if delay > _MAX_CRAWL_DELAY_SECONDS:
+            raise FetchError("robots_disallowed", f"robots.txt: Crawl-delay of {delay:g} s")
+        if delay:
+            self._shares.set_delay(f"{url.host}:{url.port}", delay)
 
     async def _fetch_robots_txt(self, origin: URL) -> robots.RobotsTxt:
         try:
@@ -288,10 +298,10 @@ def _site(url: URL) -> str:
     return f"{url.scheme}://{url.host}"
 
 
-async def _wait_for_slot(semaphore: HostSemaphore, deadline: Deadline) -> None:
-    """Acquire a slot; the time of waiting for it does not count towards the deadline."""
+async def _wait(turn: Awaitable[None], deadline: Deadline) -> None:
+    """Wait for a turn at a host, which does not count towards the deadline."""
     now = asyncio.get_running_loop().time
     left = deadline.total_deadline - now()
     deadline.total_deadline = math.inf
-    await semaphore.wait()
+    await turn
     deadline.total_deadline = now() + left

@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 
 
 class HostSemaphore:
     """A FIFO semaphore that costs next to nothing while a slot is free, the common case.
 
     Use it within one event loop.
+
+    Args:
+        slots: How many there are now. Call `wake` when there are more.
     """
 
-    __slots__ = ("_free", "_waiters")
+    __slots__ = ("_slots", "_waiters", "active")
 
-    def __init__(self, slots: int) -> None:
-        self._free = slots
+    def __init__(self, slots: Callable[[], int]) -> None:
+        self._slots = slots
+        self.active = 0
         self._waiters: deque[asyncio.Future[None]] = deque()
 
     def try_acquire(self) -> bool:
         """Take a slot if one is free and no request waits for it."""
-        if self._free <= 0 or self._waiters:
+        if self._waiters or self.active >= self._slots():
             return False
-        self._free -= 1
+        self.active += 1
         return True
 
     async def wait(self) -> None:
@@ -39,10 +44,14 @@ class HostSemaphore:
             raise
 
     def release(self) -> None:
-        """Pass the slot to the request that has waited longest, or free it."""
-        while self._waiters:
+        """Free a slot, or pass it to the request that has waited longest."""
+        self.active -= 1
+        self.wake()
+
+    def wake(self) -> None:
+        """Give free slots to the requests that have waited longest."""
+        while self._waiters and self.active < self._slots():
             waiter = self._waiters.popleft()
             if not waiter.done():
+                self.active += 1
                 waiter.set_result(None)
-                return
-        self._free += 1

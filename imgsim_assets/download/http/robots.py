@@ -44,6 +44,10 @@ class RobotsTxt:
         allowed: bool = self._rules.can_fetch(url, product)
         return allowed
 
+    def delay_s(self, product: str) -> float:
+        """Seconds between two requests that the host asks the crawler for (Crawl-delay); or 0."""
+        return float(self._rules.crawl_delay(product) or 0.0)
+
 
 def require_parser() -> None:
     """Raise SettingsError when the package that parses robots.txt is not installed."""

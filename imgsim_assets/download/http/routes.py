@@ -19,6 +19,7 @@ from imgsim_assets.download.http.host_semaphore import HostSemaphore
 from imgsim_assets.download.http.lenient import SocketFactory
 from imgsim_assets.download.http.urls import is_internal
 from imgsim_assets.download.request_settings import HostSettings, plain_headers
+from imgsim_assets.download.scheduling.host_shares import HostShares
 from imgsim_assets.download.settings import DownloadSettings
 from imgsim_assets.download.status import FetchError
 from imgsim_assets.errors import SettingsError
@@ -37,7 +38,8 @@ class Route:
         session: sends the requests.
         proxy: its URL, or None.
         tls: the certificates that are accepted, as aiohttp's argument `ssl`.
-        semaphore: limits the requests to the host, whatever the scheme.
+        host: `host:port`, by which requests are limited, whatever the scheme.
+        semaphore: limits the requests to the host.
         headers: of every request, or None.
         listed_headers: of requests for a URL that the catalog lists, or None.
         socket_factory: makes the sockets of a request without a session.
@@ -47,6 +49,7 @@ class Route:
     session: aiohttp.ClientSession
     proxy: str | None
     tls: ssl.SSLContext | bool
+    host: str
     semaphore: HostSemaphore
     headers: Mapping[str, str] | None
     listed_headers: Mapping[str, str] | None
@@ -82,14 +85,16 @@ class _Connector(aiohttp.TCPConnector):
 class Routes:
     """The routes of one client, which holds their sessions open between `open` and `close`."""
 
-    def __init__(self, settings: DownloadSettings, deadlines: Deadlines) -> None:
+    def __init__(
+        self, settings: DownloadSettings, deadlines: Deadlines, shares: HostShares
+    ) -> None:
         self._settings = settings
         self._deadlines = deadlines
         self._allowed_hosts = dict.fromkeys(settings.allowed_hosts, True)
         self._proxy = settings.proxy.get_secret_value() if settings.proxy else None
         self._guarded: aiohttp.ClientSession | None = None
         self._unguarded: aiohttp.ClientSession | None = None
-        self._semaphores: dict[str, HostSemaphore] = {}
+        self._shares = shares
         self._routes: dict[tuple[str, str], Route] = {}
         self.default_headers = {
             "User-Agent": settings.user_agent_header,
@@ -159,9 +164,7 @@ class Routes:
             for name, value in plain_headers(self._settings.headers).items()
             if name.lower() not in named
         } | headers
-        semaphore = self._semaphores.setdefault(
-            f"{url.host}:{url.port}", HostSemaphore(self._settings.max_per_host)
-        )
+        name = f"{url.host}:{url.port}"
         tls: ssl.SSLContext | bool = host.verify_tls
         if host.verify_tls and self._settings.ca_file is not None:
             tls = self.verified_tls
@@ -169,7 +172,8 @@ class Routes:
             session=session,
             proxy=proxy,
             tls=tls,
-            semaphore=semaphore,
+            host=name,
+            semaphore=self._shares.semaphore(name),
             headers=headers or None,
             listed_headers=listed or None,
             socket_factory=guarded_socket() if session is self._guarded else _plain_socket,

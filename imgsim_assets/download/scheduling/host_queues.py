@@ -6,6 +6,7 @@ import asyncio
 import heapq
 import itertools
 import random
+import sys
 from array import array
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -64,10 +65,15 @@ class _HostQueue:
         return self.ready.pop()
 
 
+def _no_limit(_: str) -> int:
+    return sys.maxsize
+
+
 class HostQueues:
     """Hands out item numbers, in turn over the hosts, at most `per_host` of each at once.
 
-    Between two items of a host are at least `interval` seconds. A requeued item waits without
+    Between two items of a host are at least `interval` seconds. `slots` tells how many items of a
+    host may be active now; call `refresh` when that changes. A requeued item waits without
     occupying a worker or a slot of its host. Use it within one event loop.
     """
 
@@ -78,10 +84,12 @@ class HostQueues:
         per_host: int,
         *,
         interval: float = 0.0,
+        slots: Callable[[str], int] = _no_limit,
     ) -> None:
         self._host = host
         self._per_host = per_host
         self._interval = interval
+        self._slots = slots
         self._queues: dict[str, _HostQueue] = {}
         self._order = itertools.count()
         self._open_queues: deque[_HostQueue] = deque()
@@ -167,6 +175,14 @@ class HostQueues:
             queue.concurrency = self._per_host if concurrency is None else concurrency
             self._enqueue(queue)
 
+    def refresh(self) -> None:
+        """Hand out items of hosts that have more slots now, after an interval."""
+        opens_at = asyncio.get_running_loop().time() + self._interval
+        for queue in self._queues.values():
+            if self._interval:
+                queue.opens_at = max(queue.opens_at, opens_at)
+            self._enqueue(queue)
+
     def drop_host(self, host: str) -> list[int]:
         """Remove and return the waiting items of a host."""
         queue = self._queues.get(host)
@@ -196,7 +212,7 @@ class HostQueues:
 
     def _is_open(self, queue: _HostQueue, now: float) -> bool:
         next_time = queue.next_time
-        if next_time is None or queue.active >= queue.concurrency:
+        if next_time is None or not self._has_slot(queue):
             return False
         if next_time <= now:
             return True
@@ -204,10 +220,14 @@ class HostQueues:
             asyncio.get_running_loop().call_at(next_time, self._enqueue, queue)
         return False
 
+    def _has_slot(self, queue: _HostQueue) -> bool:
+        return queue.active < queue.concurrency and queue.active < self._slots(queue.host)
+
     def _enqueue(self, queue: _HostQueue) -> None:
         """Add a queue that may have a ready item to the list that `take` serves."""
-        has_slot = queue.active < queue.concurrency
-        if not queue.is_enqueued and queue.next_time is not None and has_slot:
+        if queue.is_enqueued or queue.next_time is None:
+            return
+        if self._has_slot(queue):
             queue.is_enqueued = True
             self._open_queues.append(queue)
             self._wake_waiters(1)

@@ -9,7 +9,7 @@ from imgsim_assets.download.http.host_semaphore import HostSemaphore
 
 def test_semaphore_limits_concurrent_holders() -> None:
     async def max_concurrent() -> tuple[int, int]:
-        semaphore = HostSemaphore(3)
+        semaphore = HostSemaphore(lambda: 3)
         now = most = finished = 0
 
         async def work() -> None:
@@ -31,7 +31,7 @@ def test_semaphore_limits_concurrent_holders() -> None:
 
 def test_waiters_acquire_in_fifo_order() -> None:
     async def order() -> list[int]:
-        semaphore = HostSemaphore(1)
+        semaphore = HostSemaphore(lambda: 1)
         served: list[int] = []
 
         async def wait(number: int) -> None:
@@ -54,7 +54,7 @@ def test_waiters_acquire_in_fifo_order() -> None:
 def test_cancelled_waiter_does_not_leak_a_slot() -> None:
     async def is_free() -> bool:
         for when in ("waiting", "given"):
-            semaphore = HostSemaphore(1)
+            semaphore = HostSemaphore(lambda: 1)
             assert semaphore.try_acquire()
             task = asyncio.create_task(semaphore.wait())
             await asyncio.sleep(0)
