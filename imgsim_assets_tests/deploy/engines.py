@@ -41,11 +41,12 @@ def local(_: Path) -> Engine:
 
 def ray(folder: Path) -> Engine:
     """A head node without cores, and two nodes with one core each."""
-    pytest.importorskip("ray")
     pytest.importorskip("dagster_ray")
+    # A second node does not join a head node whose address is 127.0.0.1.
+    address = pytest.importorskip("ray.util").get_node_ip_address()
     port, dashboard, *agents = _free_ports(5)
     # Nodes of one machine differ in their ports only. The path of a socket may be 107 bytes long.
-    common = ("--block", "--node-ip-address=127.0.0.1", "--object-store-memory=80000000")
+    common = ("--block", f"--node-ip-address={address}", "--object-store-memory=80000000")
     head = (
         *(_program("ray"), "start", "--head", *common, f"--port={port}", "--num-cpus=0"),
         *("--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}"),
@@ -53,7 +54,7 @@ def ray(folder: Path) -> Engine:
     )
     workers = {
         f"worker{number}": (
-            *(_program("ray"), "start", f"--address=127.0.0.1:{port}", *common, "--num-cpus=1"),
+            *(_program("ray"), "start", f"--address={address}:{port}", *common, "--num-cpus=1"),
             f"--dashboard-agent-listen-port={agents[1 + number]}",
         )
         for number in range(2)
@@ -61,6 +62,7 @@ def ray(folder: Path) -> Engine:
     variables = {
         "RAY_DASHBOARD_URL": f"http://127.0.0.1:{dashboard}",
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_raylet_start_wait_time_s": "300",  # on a busy machine
     }
     return Engine(variables, {"head": head}, workers, dashboard)
 
