@@ -15,6 +15,8 @@ import pytest
 from imgsim_assets_tests.deploy.files import DEPLOY
 
 Command = Sequence[str | Path]
+# A node of Ray gives up if it does not start within 30 seconds, as on a busy machine.
+_REPEAT = ("bash", "-c", 'until "$@"; do sleep 1; done', "repeat")
 
 
 @dataclass(frozen=True)
@@ -62,9 +64,9 @@ def ray(folder: Path) -> Engine:
     variables = {
         "RAY_DASHBOARD_URL": f"http://127.0.0.1:{dashboard}",
         "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_raylet_start_wait_time_s": "300",  # on a busy machine
     }
-    return Engine(variables, {"head": head}, workers, dashboard)
+    started = {name: (*_REPEAT, *command) for name, command in workers.items()}
+    return Engine(variables, {"head": (*_REPEAT, *head)}, started, dashboard)
 
 
 def celery(folder: Path) -> Engine:

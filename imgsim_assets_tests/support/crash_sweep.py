@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from imgsim_assets.download.scheduling.active_runs import FOLDER
 from imgsim_assets.download.settings import DownloadSettings
 from imgsim_assets.storage.shards import Shard
 from imgsim_assets.storage.store import Store
@@ -37,7 +38,8 @@ def _die_at(call: int, root: str) -> None:
             os._exit(KILLED)
 
     def hook(event: str, arguments: tuple[object, ...]) -> None:
-        if event in _EVENTS and any(root in str(one) for one in arguments):
+        paths = [str(one) for one in arguments if root in str(one)]
+        if event in _EVENTS and paths and not any(FOLDER in path for path in paths):
             step()
 
     def half_written(descriptor: int, pieces: Sequence[bytes]) -> int:
@@ -46,7 +48,8 @@ def _die_at(call: int, root: str) -> None:
         return writev(descriptor, pieces)
 
     def synced(descriptor: int) -> None:
-        step()
+        if FOLDER not in str(Path(f"/proc/self/fd/{descriptor}").readlink()):
+            step()
         fsync(descriptor)
 
     sys.addaudithook(hook)

@@ -38,9 +38,10 @@ class Daemons:
 
     def __exit__(self, *_: object) -> None:
         for name in list(self._running)[::-1]:
-            self._running[name].terminate()
+            process = self._running[name]
+            _signal_all(process.pid, signal.SIGTERM)
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self._running[name].wait(timeout=20)
+                process.wait(timeout=20)
             self.kill(name)
 
     def start(self, name: str, command: Sequence[str | Path]) -> None:
@@ -59,11 +60,15 @@ class Daemons:
     def kill(self, name: str) -> None:
         """Kill a process and all below it at once, as a machine does that loses its power."""
         process = self._running.pop(name)
-        for each in descendants(process.pid):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(each, signal.SIGKILL)
+        _signal_all(process.pid, signal.SIGKILL)
         process.wait()
 
     def holds(self, name: str, process: int) -> bool:
         """Whether a process is below the one of that name."""
         return process in descendants(self._running[name].pid)
+
+
+def _signal_all(process: int, number: int) -> None:
+    for each in descendants(process):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(each, number)

@@ -1,7 +1,8 @@
 """The runs that fetch over one store at this moment, and the hosts that they fetch from.
 
-Each run has two files in one folder of the store: its hosts, and a renewal with the runs that it
-has taken into account. A run that stops renewing is gone.
+Each run has two files in one folder of the store: its hosts, and from its fifth second on, or once
+it meets others, a renewal with the runs that it has taken into account. A run that stops renewing
+is gone.
 """
 
 from __future__ import annotations
@@ -75,11 +76,12 @@ class ActiveRuns:
             "hosts": sorted(self.hosts),
         }
         self._acknowledged = set()
-        self.renew()
+        self._renewed_at = time.monotonic()
         self._files.write(f"{FOLDER}/{self.id}{_HOSTS}", json.dumps(body).encode())
         self.others = {}
         self.poll()
         self.awaited = set(self.others)
+        self._remove_abandoned()
 
     def leave(self) -> None:
         """Remove this run."""
@@ -119,14 +121,10 @@ class ActiveRuns:
         before = (set(self.others), set(self.awaited))
         for run in found - set(self.others):
             self._add(run)
-        for name, entry in entries.items():  # of a run that was killed while it joined or left
-            is_alone = name.removesuffix(_RENEWAL) + _HOSTS not in entries
-            if is_alone and time.time() - entry.modified > _ABANDONED_SECONDS:
-                self._files.delete(f"{FOLDER}/{name}")
         for run in list(self.others):
             if run not in found:
                 del self.others[run]
-            elif _is_gone(self.others[run], entries.get(run + _RENEWAL)):
+            elif _is_gone(self.others[run], entries.get(run + _RENEWAL, entries[run + _HOSTS])):
                 del self.others[run]
                 self._remove_files(run)
         self.awaited &= set(self.others)
@@ -147,6 +145,18 @@ class ActiveRuns:
         for suffix in (_HOSTS, _RENEWAL):
             self._files.delete(f"{FOLDER}/{run}{suffix}")
 
+    def _remove_abandoned(self) -> None:
+        """Remove what runs have left that were killed while they joined or left."""
+        entries = {entry.name: entry for entry in self._files.entries(FOLDER)}
+        alone = [
+            entry
+            for name, entry in entries.items()
+            if name.endswith(_RENEWAL) and name.removesuffix(_RENEWAL) + _HOSTS not in entries
+        ]
+        for entry in [*alone, *self._files.temporary_entries(FOLDER)]:
+            if time.time() - entry.modified > _ABANDONED_SECONDS:
+                self._files.delete(f"{FOLDER}/{entry.name}")
+
     def _has_acknowledged(self, run: str) -> bool:
         try:
             return self.id in json.loads(self._files.read(f"{FOLDER}/{run}{_RENEWAL}"))
@@ -154,9 +164,9 @@ class ActiveRuns:
             return False
 
 
-def _is_gone(other: ActiveRun, renewal: Entry | None) -> bool:
+def _is_gone(other: ActiveRun, renewal: Entry) -> bool:
     now = time.monotonic()
     if renewal != other.renewal:
-        is_old = renewal is not None and time.time() - renewal.modified > _ABANDONED_SECONDS
+        is_old = time.time() - renewal.modified > _ABANDONED_SECONDS
         other.renewal, other.renewed_at = renewal, -math.inf if is_old else now
     return now - other.renewed_at > STALE_SECONDS or is_holder_dead(other.holder)

@@ -116,7 +116,7 @@ def test_a_killed_run_of_this_machine_is_gone_at_once(files: Files) -> None:
             runs_of(files, HOST).join()
         os._exit(0)
     os.waitpid(killed, 0)
-    assert len(names(files)) == 2
+    assert len(names(files)) == 1
     run = runs_of(files, HOST)
 
     run.join()
@@ -158,7 +158,7 @@ def test_a_run_that_others_took_for_gone_joins_again(files: Files) -> None:
     assert run.poll()
 
     assert run.id != taken
-    assert names(files) == [f"{run.id}.hosts", f"{run.id}.renewal"]
+    assert names(files) == [f"{run.id}.hosts"]
 
 
 def test_files_of_runs_killed_while_they_joined_are_removed(files: Files, tmp_path: Path) -> None:
@@ -169,6 +169,18 @@ def test_files_of_runs_killed_while_they_joined_are_removed(files: Files, tmp_pa
     run.join()
 
     assert all(name.startswith(run.id) for name in names(files))
+
+
+def test_a_run_that_renews_for_hours_stays(files: Files, tmp_path: Path) -> None:
+    first, second = runs_of(files, HOST), runs_of(files, HOST)
+    first.join()
+    first.renew()
+    os.utime(tmp_path / "store" / FOLDER / f"{first.id}.hosts", (1e9, 1e9))
+
+    second.join()
+
+    assert second.awaited == {first.id}
+    assert f"{first.id}.hosts" in names(files)
 
 
 # ---- slots --------------------------------------------------------------------------
