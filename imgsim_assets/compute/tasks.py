@@ -77,6 +77,11 @@ def run_tasks(
     return _current().map(function, tasks, TaskKind(label, unit, memory, uses_gpu))
 
 
+def runs_here() -> bool:
+    """Whether tasks run one after the other in this process."""
+    return isinstance(_current(), LocalRunner)
+
+
 def task_ranges(count: int, *, smallest: int, largest: int) -> list[range]:
     """Ranges that together cover `count` things, one for each task.
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -61,6 +62,10 @@ class Items:
         blocks = vectors if isinstance(vectors, VectorBlocks) else VectorBlocks.of(vectors)
         for name, value in (("keys", keys), ("blocks", blocks), ("source", source)):
             object.__setattr__(self, name, value)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Without the cached properties, which may hold vectors.
+        return Items, (self.keys, self.blocks, self.source)
 
     def __len__(self) -> int:
         return self.keys.height

@@ -8,14 +8,16 @@ are compared a second time, unless those align. Several images of one item are n
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from math import ceil
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
+from imgsim_assets.compute.tasks import run_tasks, task_ranges
 from imgsim_assets.images.orientation import ORIENTATIONS
 from imgsim_assets.similarity.cosine import Doubles, Indices
 from imgsim_assets.similarity.items import Items
@@ -35,6 +37,10 @@ _MAX_ALIGNED = 16
 _COMPARED = 0.25
 # Neighbors of all vectors of a block.
 _MAX_LISTED = 1 << 20
+# Fewer rows are not worth a task of a cluster.
+_MIN_TASK_ROWS = 4096
+# What a task needs: two blocks of vectors, the working memory of a join, and the libraries.
+_TASK_BYTES = 2 * 2**30
 _VECTORS = ["vector", "other_vector"]
 _LISTS, _RANKED = "lists", "ranked"
 _PAIRS = {"left_id": pl.String, "right_id": pl.String}
@@ -166,8 +172,8 @@ class _Ranking:
         """
         similarity = np.full((self._clusters.height, DEPTH), -np.inf)
         other = np.full((self._clusters.height, DEPTH), -1, dtype=np.int64)
-        for number, images in enumerate(self._blocks):
-            lists = self._lists(number, images)
+        for number, lists in enumerate(self._lists()):
+            images = self._blocks[number]
             if aligned is not None:
                 lists = lists.join(aligned, on=_VECTORS, how="anti")
             ranked = _rank_others(images, lists, excluded, self._clusters, self._carriers)
@@ -197,7 +203,10 @@ class _Ranking:
         cluster = self._clusters["vector"].to_numpy()[self._images["item"].to_numpy()]
         order = np.lexsort((self._images["item"].to_numpy(), cluster))
         ordered = self._images.select(pl.all().gather(order))
-        size = max(1, min(self._search.block_rows, _MAX_LISTED // (self._depth + 1)))
+        largest = max(1, min(self._search.block_rows, _MAX_LISTED // (self._depth + 1)))
+        count = ordered.height
+        ranges = task_ranges(count, smallest=min(_MIN_TASK_ROWS, largest), largest=largest)
+        size = max(map(len, ranges), default=1)
         follows = (ordered["item"] == ordered["item"].shift()).fill_null(value=False).to_numpy()
         # A block ends before the first item that begins behind its size.
         block = np.maximum.accumulate(np.where(follows, 0, np.arange(len(follows)) // size))
@@ -205,14 +214,20 @@ class _Ranking:
         stops = [*begins[1:].tolist(), len(block)]
         return [ordered[start:stop] for start, stop in zip(begins.tolist(), stops, strict=True)]
 
-    def _lists(self, number: int, images: pl.DataFrame) -> pl.DataFrame:
-        path = self._folder / f"{_LISTS}{number}" if self._folder is not None else None
-        if path is not None and path.exists():
-            return pl.read_parquet(path)
-        lists = self._search.of(images["vector"].unique().sort().to_numpy(), self._depth)
-        if path is not None:
-            lists.write_parquet(path)
-        return lists
+    def _lists(self) -> Iterator[pl.DataFrame]:
+        """The neighbors of the vectors of each block."""
+        numbers = range(len(self._blocks))
+        paths = [self._folder / f"{_LISTS}{n}" if self._folder else None for n in numbers]
+        if all(path is not None and path.exists() for path in paths):
+            yield from (pl.read_parquet(path) for path in paths if path is not None)
+            return
+        searched = [block["vector"].unique().sort().to_numpy() for block in self._blocks]
+        find = partial(self._search.of, k=self._depth)
+        found = run_tasks(find, searched, "nearest items", unit="blocks", memory=_TASK_BYTES)
+        for path, lists in zip(paths, found, strict=True):
+            if path is not None:
+                lists.write_parquet(path)
+            yield lists
 
 
 def _rank_others(

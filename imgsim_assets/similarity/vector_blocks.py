@@ -9,7 +9,9 @@ from __future__ import annotations
 import os
 import tempfile
 import threading
+import uuid
 import weakref
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
@@ -201,10 +203,17 @@ class _ScratchRows:
 
 
 class _LazyRows:
-    """Rows that are read on the first use, into memory or into a scratch file."""
+    """Rows that are read on the first use, into memory or into a scratch file.
 
-    def __init__(self, count: int, parts: ReadParts) -> None:
+    Args:
+        count: how many.
+        parts: yields all rows.
+        key: of the rows; another process reads rows of one key once.
+    """
+
+    def __init__(self, count: int, parts: ReadParts, key: str = "") -> None:
         self._count, self._parts = count, parts
+        self._key = key or uuid.uuid4().hex
         self._lock = threading.Lock()
         self._stored: _Rows | None = None
 
@@ -228,7 +237,20 @@ class _LazyRows:
             return self._stored
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _LazyRows, (self._count, self._parts)
+        return _unpickled, (self._count, self._parts, self._key)
+
+
+# The rows that this process has unpickled last; as many as a join has sides.
+_recent: OrderedDict[str, _LazyRows] = OrderedDict()
+_MAX_RECENT = 2
+
+
+def _unpickled(count: int, parts: ReadParts, key: str) -> _LazyRows:
+    rows = _recent.pop(key, None) or _LazyRows(count, parts, key)
+    _recent[key] = rows
+    while len(_recent) > _MAX_RECENT:
+        _recent.popitem(last=False)
+    return rows
 
 
 def _filled(count: int, parts: Iterator[Part]) -> _Rows:
