@@ -16,7 +16,6 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks.blocks import families
-from benchmarks.vector_catalog import write_catalog
 from imgsim_assets.compute.settings import RAY_ADDRESS, ComputeSettings
 from imgsim_assets.compute.tasks import use_compute
 from imgsim_assets.similarity.graph import GraphStage
@@ -24,6 +23,7 @@ from imgsim_assets.similarity.settings import GraphSettings
 from imgsim_assets.similarity.threads import use_threads
 from imgsim_assets.storage.store import Store
 from imgsim_assets_tests.support.ray_cluster import running
+from imgsim_assets_tests.support.vector_catalog import write_catalog
 
 
 def main() -> None:

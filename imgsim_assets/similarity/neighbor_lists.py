@@ -15,13 +15,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from imgsim_assets.compute.tasks import run_tasks, runs_here, task_ranges
 from imgsim_assets.similarity import vector_blocks
 from imgsim_assets.similarity.approximate.list_join import references, search
 from imgsim_assets.similarity.approximate.listed_rows import ListedRows
@@ -36,6 +37,8 @@ R = TypeVar("R")
 
 # Blocks are updated together until they have so many cached pairs.
 _MAX_PAIRS = 1 << 21
+# What a task needs: two blocks of vectors, the working memory of a join, and the libraries.
+_TASK_BYTES = 2 * 2**30
 
 
 class StoredLists(Protocol):
@@ -110,18 +113,24 @@ def map_list_blocks(
     In memory are one batch and one block of vectors, and the lists of some blocks.
     """
     update = _Update.of(left, right, spec, cached)
-    group: list[tuple[IdBlock, ReusableLists]] = []
-    rows = pairs = 0
-    for block in id_blocks(left.keys["id"]):
-        reusable = update.reusable(block)
-        group.append((block, reusable))
-        rows += int(reusable.recompute.sum())
-        pairs += reusable.pairs.height
-        if rows >= vector_blocks.MAX_BLOCK_ROWS or pairs >= _MAX_PAIRS:
-            yield from map(work, update.completed(group))
-            group, rows, pairs = [], 0, 0
-    if group:
-        yield from map(work, update.completed(group))
+    blocks = id_blocks(left.keys["id"])
+    if runs_here():
+        yield from map(work, update.lists_of(blocks))
+        return
+    tasks = [
+        blocks[part.start : part.stop]
+        for part in task_ranges(len(blocks), smallest=1, largest=len(blocks))
+    ]
+    results = run_tasks(
+        partial(_task, update, work), tasks, "join", unit="blocks of rows", memory=_TASK_BYTES
+    )
+    for of_blocks in results:
+        yield from of_blocks
+
+
+def _task(update: _Update, work: Callable[[ListBlock], R], blocks: Sequence[IdBlock]) -> list[R]:
+    """The task that compares the rows of some blocks."""
+    return list(map(work, update.lists_of(blocks)))
 
 
 def _lists_of(block: ListBlock) -> pl.DataFrame:
@@ -174,6 +183,21 @@ class _Update:
         gone = cached.right["id"].filter(pl.Series(~_among(cached.right, right.rows)))
         new_right = np.flatnonzero(~_among(right.rows, cached.right))
         return cls(left, right, spec, cached, stays, gone, new_right)
+
+    def lists_of(self, blocks: Sequence[IdBlock]) -> Iterator[ListBlock]:
+        """The lists of successive blocks; few changes of many blocks are compared together."""
+        group: list[tuple[IdBlock, ReusableLists]] = []
+        rows = pairs = 0
+        for block in blocks:
+            reusable = self.reusable(block)
+            group.append((block, reusable))
+            rows += int(reusable.recompute.sum())
+            pairs += reusable.pairs.height
+            if rows >= vector_blocks.MAX_BLOCK_ROWS or pairs >= _MAX_PAIRS:
+                yield from self.completed(group)
+                group, rows, pairs = [], 0, 0
+        if group:
+            yield from self.completed(group)
 
     def reusable(self, block: IdBlock) -> ReusableLists:
         """What can be reused for the rows of a block."""

@@ -50,6 +50,12 @@ class RayCluster:
         """SIGKILL for all processes of a node, counted from 1."""
         _kill_session(self._nodes[number - 1])
 
+    def workers_at(self, label: str) -> list[int]:
+        """The processes that run a task of a label now."""
+        title = f"ray::{label}".encode()
+        members = [process for node in self._nodes for process in _session(node.pid)]
+        return [process for process in members if _command(process).startswith(title)]
+
     def stop(self) -> None:
         """Kill all nodes."""
         for node in reversed(self._nodes):
@@ -126,6 +132,13 @@ def _session(leader: int) -> list[int]:
                 if int(values[3]) == leader and values[0] != "Z":
                     members.append(int(folder.name))
     return members
+
+
+def _command(process: int) -> bytes:
+    try:
+        return Path(f"/proc/{process}/cmdline").read_bytes()
+    except OSError:
+        return b""
 
 
 def _free_port() -> int:

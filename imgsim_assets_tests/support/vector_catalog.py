@@ -7,13 +7,13 @@ import hashlib
 import numpy as np
 import polars as pl
 
-from benchmarks.features import Floats
 from imgsim_assets.encoders.recorded import FINGERPRINT
 from imgsim_assets.encoders.table import SCHEMA, embeddings_table
 from imgsim_assets.encoders.vectors import VectorRows, VectorTable
 from imgsim_assets.index.stage import IndexStage
 from imgsim_assets.storage.commit import PendingCommit
 from imgsim_assets.storage.store import Store
+from imgsim_assets_tests.support.vectors import Floats
 
 _FINGERPRINT = "f" * 16
 _ROWS_PER_APPEND = 5000
