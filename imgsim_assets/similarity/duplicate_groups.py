@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
@@ -418,7 +419,7 @@ def _links(
         from_rows,
         images,
         spec,
-        lambda block: block.lists,
+        attrgetter("lists"),
         role=NEIGHBOR_LISTS,
         cached=_cached_links(result),
     )

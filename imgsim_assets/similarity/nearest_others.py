@@ -223,7 +223,9 @@ class _Ranking:
             return
         searched = [block["vector"].unique().sort().to_numpy() for block in self._blocks]
         find = partial(self._search.of, k=self._depth)
-        found = run_tasks(find, searched, "nearest items", unit="blocks", memory=_TASK_BYTES)
+        found = run_tasks(
+            find, searched, "nearest items", unit="blocks", memory=_TASK_BYTES, uses_gpu=True
+        )
         for path, lists in zip(paths, found, strict=True):
             if path is not None:
                 lists.write_parquet(path)

@@ -121,8 +121,9 @@ def map_list_blocks(
         blocks[part.start : part.stop]
         for part in task_ranges(len(blocks), smallest=1, largest=len(blocks))
     ]
+    task = partial(_task, update, work)
     results = run_tasks(
-        partial(_task, update, work), tasks, "join", unit="blocks of rows", memory=_TASK_BYTES
+        task, tasks, "join", unit="blocks of rows", memory=_TASK_BYTES, uses_gpu=True
     )
     for of_blocks in results:
         yield from of_blocks

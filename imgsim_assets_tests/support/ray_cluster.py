@@ -16,7 +16,7 @@ from pathlib import Path
 
 import ray
 
-_START_S = 120.0
+_START_S = 300.0
 
 
 class RayCluster:
@@ -71,6 +71,7 @@ class RayCluster:
         environment = {
             **os.environ,
             "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_raylet_start_wait_time_s": str(int(_START_S)),
             # Another test may need the machine's memory.
             "RAY_memory_monitor_refresh_ms": "0",
         }
