@@ -23,6 +23,10 @@ class SettingsError(ImgsimError, ValueError):
     """A setting (YAML key, argument, environment variable) has an invalid value."""
 
 
+class DeviceMemoryError(SettingsError):
+    """A GPU has too little free memory for what it is to compute."""
+
+
 class SourceError(ImgsimError):
     """A catalog source cannot be read as declared."""
 

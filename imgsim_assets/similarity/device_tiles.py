@@ -19,7 +19,7 @@ import torch
 
 from imgsim_assets.encoders.hardware import is_out_of_memory
 from imgsim_assets.encoders.torch_device import with_float32_sums, without_tf32
-from imgsim_assets.errors import SettingsError
+from imgsim_assets.errors import DeviceMemoryError
 from imgsim_assets.similarity.cosine import Doubles, Floats, Indices
 from imgsim_assets.similarity.device_rows import DeviceRows, fast_dtype, score_error, scores
 from imgsim_assets.similarity.join_input import InputPair
@@ -77,7 +77,7 @@ def map_device_blocks(
         work: called with a row block; it must consume the tiles in order.
 
     Raises:
-        SettingsError: when the device has too little memory.
+        DeviceMemoryError: when the device has too little memory.
     """
     dtype = fast_dtype(device)
     shape = _Shape.of(inputs, _free_memory(device, memory_budget))
@@ -101,7 +101,7 @@ def map_device_blocks(
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
-            raise SettingsError(
+            raise DeviceMemoryError(
                 f"device: {device} has too little free memory for the join; stop what else uses "
                 "it, or set 'device: cpu'"
             ) from error

@@ -17,7 +17,7 @@ from imgsim_assets.similarity.cosine import Doubles, Indices, distances, pair_co
 from imgsim_assets.similarity.join_input import InputPair, JoinInput
 from imgsim_assets.similarity.knn import nearest
 from imgsim_assets.similarity.prefilter import Prefilter, choose_for_threshold
-from imgsim_assets.similarity.scan import scan
+from imgsim_assets.similarity.scan import or_on_cpu, scan
 from imgsim_assets.similarity.threads import use_threads
 from imgsim_assets.similarity.tiles import MEMORY_BUDGET, RowBlock, max_candidates
 from imgsim_assets.similarity.unique_rows import expand_duplicates
@@ -181,9 +181,8 @@ def pairs_above(
     """`threshold_join` of validated inputs."""
     # The longer input is cut into row blocks, which are released one by one.
     swap = len(inputs.left) < len(inputs.right)
-    i, j, similarity = _unique_pairs_above(
-        inputs.swapped() if swap else inputs, threshold, memory_budget
-    )
+    ordered = inputs.swapped() if swap else inputs
+    i, j, similarity = or_on_cpu(lambda: _unique_pairs_above(ordered, threshold, memory_budget))
     if swap:
         i, j = j, i
     i, j, similarity = expand_duplicates(i, j, similarity, inputs.left.unique, inputs.right.unique)

@@ -9,7 +9,7 @@ import numpy as np
 from imgsim_assets.similarity.cosine import Doubles, Floats, Indices
 from imgsim_assets.similarity.join_input import InputPair, JoinInput
 from imgsim_assets.similarity.prefilter import Prefilter, choose_for_knn
-from imgsim_assets.similarity.scan import scan
+from imgsim_assets.similarity.scan import or_on_cpu, scan
 from imgsim_assets.similarity.tiles import (
     MAX_ROWS,
     MEMORY_BUDGET,
@@ -30,7 +30,17 @@ def nearest(
 
     Rows that the left input leaves out have no neighbors.
     """
-    neighbors = Nearest.none(k, inputs.left.unique.minimum(min_similarity))
+    minimum = inputs.left.unique.minimum(min_similarity)
+    max_pairs = max_candidates(memory_budget)
+    neighbors = or_on_cpu(lambda: _nearest_unique(inputs, k, minimum, memory_budget))
+    return neighbors.expand(inputs.left, inputs.right.unique, min_similarity, max_pairs)
+
+
+def _nearest_unique(
+    inputs: InputPair, k: int, min_similarity: Doubles, memory_budget: int
+) -> Nearest:
+    """The nearest unique rows of the unique queries, with the minimum (u,) of each."""
+    neighbors = Nearest.none(k, min_similarity)
     max_pairs = max_candidates(memory_budget)
 
     def search(block: RowBlock) -> None:
@@ -46,11 +56,11 @@ def nearest(
         buffer.flush()
 
     def choose() -> Prefilter:
-        return choose_for_knn(inputs, k, neighbors.min_similarity)
+        return choose_for_knn(inputs, k, min_similarity)
 
     for _ in scan(inputs, choose, memory_budget, search):
         pass
-    return neighbors.expand(inputs.left, inputs.right.unique, min_similarity, max_pairs)
+    return neighbors
 
 
 class CandidateBuffer:

@@ -12,6 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from imgsim_assets.compute.device import use_device
 from imgsim_assets.errors import SettingsError
 from imgsim_assets.similarity import (
     cosine_matrix,
@@ -248,16 +249,42 @@ def test_a_device_that_multiplies_less_exactly_than_proven_stops_the_join(
         threshold_join(rows, rows, 0.5)
 
 
-def test_a_device_without_memory_for_a_tile_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def _run_out_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give the device memory for three tiles only."""
+    memory = iter(range(3))
+
+    def product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+        if next(memory, None) is None:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return scores(left, right)
+
+    monkeypatch.setattr(device_tiles, "scores", product)
+    monkeypatch.setattr(device_tiles, "_MIN_ROWS", 8)
+
+
+def test_declared_gpu_without_memory_for_a_join_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = families(60, 16, 3)
-
-    def no_memory(*_: torch.Tensor) -> torch.Tensor:
-        raise torch.OutOfMemoryError("CUDA out of memory")
-
-    monkeypatch.setattr(device_tiles, "scores", no_memory)
+    _run_out_of_memory(monkeypatch)
 
     with torch_joins("cpu"), pytest.raises(SettingsError, match="cpu has too little free memory"):
-        threshold_join(rows, rows, 0.5)
+        threshold_join(rows, rows, 0.5, device="cuda")
+
+
+@pytest.mark.parametrize(
+    "join", [lambda rows: threshold_join(rows, rows, 0.5), lambda rows: top_k(rows, rows, 7)]
+)
+def test_auto_joins_on_the_cpu_where_the_gpu_has_no_memory(
+    join: Callable[[Floats], Sequence[object]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = families(60, 16, 3)
+    expected = join(rows)
+    _run_out_of_memory(monkeypatch)
+
+    with torch_joins("cpu"), use_device("auto") as used:
+        found = join(rows)
+
+    _assert_same_bits(found, expected)
+    assert str(used) == "cpu, torch cpu"
 
 
 def test_torch_holds_no_second_copy_of_all_rows_in_this_machines_memory() -> None:
