@@ -76,7 +76,7 @@ class ListSearch:
             return cls(spec, cached)
         kept = _kept(result, role) if cached is not None else None
         if kept is None or kept.is_outgrown(len(left), len(right)):
-            lists, cached = _trained(left, right, spec, result.properties[MIN_RECALL]), None
+            lists, cached = train_for(left, right, spec, result.properties[MIN_RECALL]), None
             file = _written(result.table, lists, role, len(left), len(right))
         else:
             lists, file = kept.lists, kept.file.with_metadata(is_new=False)
@@ -160,7 +160,7 @@ def _written(
     )
 
 
-def _trained(left: Items, right: Items, spec: JoinSpec, min_recall: float) -> InvertedLists:
+def train_for(left: Items, right: Items, spec: JoinSpec, min_recall: float) -> InvertedLists:
     """New lists, with as many probes as the minimum recall needs."""
     lists = trained_lists(left.blocks, right.blocks)
     if len(lists) == 1:

@@ -93,7 +93,7 @@ def test_updated_results_equal_those_of_a_rebuild_with_the_same_lists(
         updated = _stages(store)[name].table
         kept = _kept_lists(updated)
         with monkeypatch.context() as patch:
-            patch.setattr(search, "_trained", lambda *_, kept=kept: kept.pop(0))
+            patch.setattr(search, "train_for", lambda *_, kept=kept: kept.pop(0))
             stage.run()
 
         assert updated.read(_commit(updated)).equals(stage.table.read(_commit(stage.table))), name

@@ -1,0 +1,234 @@
+"""Approximate nearest neighbors of large catalogs: time and recall, beside FAISS's indexes alone.
+
+    python -m benchmarks.approximate --vectors caltech101.npy clothing.npy grocery.npy \
+        --rows 50000 100000 200000 [--faiss 50000] [--exact 50000]
+    python -m benchmarks.approximate --vectors ... --rows 1000000
+
+The vectors (.npy, n x d) are those of real images, of one encoder. They are rotated to their 576
+leading directions, and each row of a catalog is a mixture: of a real row, three of its 16 nearest,
+and differences of random pairs of real rows. How much of the differences is added is fitted for
+each number of rows, so that the cosines of rows to their 10th neighbors are distributed as among
+the real rows; both distributions are printed. A graph of 10 neighbors is computed as the package
+does, with lists trained, probes chosen and the recall measured in the run. FAISS searches 2,000 of the
+rows with more and more probes until it has the same recall; its time is scaled to all rows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import polars as pl
+
+from imgsim_assets.similarity.approximate.list_join import references, search
+from imgsim_assets.similarity.approximate.sample import pairs_to_measure
+from imgsim_assets.similarity.approximate.search import train_for
+from imgsim_assets.similarity.block_join import JoinSide, join
+from imgsim_assets.similarity.cosine import Doubles, Floats, Indices
+from imgsim_assets.similarity.items import Items
+from imgsim_assets.similarity.join_spec import JoinSpec
+
+DIM, K, MIN_RECALL = 576, 10, 0.98
+SPEC = JoinSpec(k=K, exclude_self=True)
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+_NEAR, _PARTNERS, _DIFFERENCES = 16, 3, 8
+_BLOCK, _FITTED_ROWS, _FAISS_QUERIES = 8192, 300, 2000
+T = TypeVar("T")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--vectors", type=Path, nargs="+", required=True)
+    parser.add_argument("--rows", type=int, nargs="+", default=[50_000, 100_000, 200_000])
+    parser.add_argument("--exact", type=int, nargs="*", default=[], help="also exactly")
+    parser.add_argument("--faiss", type=int, nargs="*", default=[], help="also by FAISS alone")
+    parser.add_argument("--min-recall", type=float, default=MIN_RECALL)
+    options = parser.parse_args()
+    pool = Pool.of(np.concatenate([np.load(path) for path in options.vectors]))
+    print("10th neighbors, real rows:", _text(pool.tenth), flush=True)
+    for count in options.rows:
+        noise = pool.fitted_noise(count)
+        rows = pool.mixtures(count, noise, seed=1)
+        found = {"noise": noise, "10th neighbors": _text(_sampled_tenth(rows))}
+        found |= approximate(rows, options.min_recall)
+        if count in options.exact:
+            side = JoinSide.of(_items(rows))
+            found["exact"] = _timed(partial(join, side, side, SPEC, np.full(count, -1.0)))[0]
+        if count in options.faiss:
+            found |= faiss_alone(rows, options.min_recall)
+        print(json.dumps({count: found}, indent=2), flush=True)
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Real rows (n, 576), the nearest of each (n, 16), and the cosine to the 10th (n,)."""
+
+    rows: Floats
+    near: Indices
+    tenth: Doubles
+
+    @classmethod
+    def of(cls, vectors: Floats) -> Pool:
+        """The pool of some vectors of any length."""
+        wide = vectors.astype(np.float64)
+        _, directions = np.linalg.eigh(wide.T @ wide)
+        rows = _unit(vectors @ directions[:, ::-1][:, :DIM].astype(np.float32))
+        parts = [
+            _nearest(rows[at : at + 1024], rows, _NEAR + 1) for at in range(0, len(rows), 1024)
+        ]
+        near, cosines = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+        return cls(rows, near[:, 1:], cosines[:, K])
+
+    def mixtures(self, count: int, noise: float, seed: int) -> Floats:
+        """(count, 576) rows made of real ones."""
+        random = np.random.default_rng(seed)
+        mixed = np.empty((count, self.rows.shape[1]), dtype=np.float32)
+        for start in range(0, count, _BLOCK):
+            size = min(_BLOCK, count - start)
+            chosen = random.integers(0, len(self.rows), size)
+            partners = self.near[chosen[:, None], random.integers(0, _NEAR, (size, _PARTNERS))]
+            weights = random.dirichlet(np.ones(1 + _PARTNERS), size).astype(np.float32)
+            rows = weights[:, :1] * self.rows[chosen]
+            for number in range(_PARTNERS):
+                rows += weights[:, number + 1, None] * self.rows[partners[:, number]]
+            differences = np.zeros_like(rows)
+            for _ in range(_DIFFERENCES):
+                a, b = random.integers(0, len(self.rows), (2, size))
+                differences += self.rows[a] - self.rows[b]
+            # A row far from its neighbors gets more, so that sparse regions stay sparse.
+            scale = noise * np.sqrt(1 - self.tenth[chosen])[:, None].astype(np.float32)
+            mixed[start : start + size] = _unit(_unit(rows) + scale * _unit(differences))
+        return mixed
+
+    def fitted_noise(self, count: int) -> float:
+        """The noise at which the median cosine to the 10th neighbor is that of the pool."""
+        low, high = 0.5, 2.5
+        target = float(np.median(self.tenth))
+        for _ in range(6):
+            middle = (low + high) / 2
+            median = float(np.median(_sampled_tenth(self.mixtures(count, middle, seed=2))))
+            low, high = (middle, high) if median > target else (low, middle)
+        return round((low + high) / 2, 3)
+
+
+def approximate(rows: Floats, min_recall: float) -> dict[str, Any]:
+    """Seconds and processor seconds of each step, and the recall."""
+    items = _items(rows)
+    side = JoinSide.of(items)
+    trained, lists = _timed(partial(train_for, items, items, SPEC, min_recall))
+    assigned, listed = _timed(partial(references, side, lists))
+    minimum = np.full(len(rows), -1.0)
+    joined, found = _timed(partial(search, side, listed, SPEC, minimum))
+    measured, exact = _timed(partial(pairs_to_measure, items, items, SPEC))
+    pairs = {*zip(found.i.tolist(), found.j.tolist(), strict=True)}
+    hits = sum(pair in pairs for pair in zip(exact.i.tolist(), exact.j.tolist(), strict=True))
+    return {
+        "lists": len(lists),
+        "nprobe": lists.nprobe,
+        "recall": round(hits / len(exact.i), 4),
+        "training and choosing probes": trained,
+        "lists of the right rows": assigned,
+        "join": joined,
+        "measuring": measured,
+        "peak MiB": round(_peak()),
+    }
+
+
+def faiss_alone(rows: Floats, min_recall: float) -> dict[str, Any]:
+    """IndexIVFFlat and IndexHNSWFlat: building, and searching at the recall."""
+    import faiss
+
+    count = len(rows)
+    queries = rows[np.linspace(0, count - 1, _FAISS_QUERIES).astype(np.int64)]
+    exact, _ = _nearest(queries, rows, K + 1)
+    lists = 4 * int(count**0.5)
+    ivf = faiss.IndexIVFFlat(faiss.IndexFlatIP(DIM), DIM, lists, faiss.METRIC_INNER_PRODUCT)
+    ivf.cp.niter, ivf.cp.max_points_per_centroid = 8, 48
+    hnsw = faiss.IndexHNSWFlat(DIM, 32, faiss.METRIC_INNER_PRODUCT)
+
+    def build(index: Any) -> None:
+        index.train(rows)
+        index.add(rows)
+
+    def probe(value: int) -> None:
+        ivf.nprobe = value
+
+    def explore(value: int) -> None:
+        hnsw.hnsw.efSearch = value
+
+    found = {}
+    for name, index, setting in (("IndexIVFFlat", ivf, probe), ("IndexHNSWFlat", hnsw, explore)):
+        built, _ = _timed(partial(build, index))
+        for value in (8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 512):
+            setting(value)
+            taken, (_, labels) = _timed(partial(index.search, queries, K + 1))
+            hits = [len(np.intersect1d(a, b)) for a, b in zip(labels, exact, strict=True)]
+            recall = float(np.mean(hits)) / (K + 1)
+            if recall >= min_recall:
+                break
+        scaled = [round(seconds * count / _FAISS_QUERIES, 1) for seconds in taken]
+        found[name] = {
+            "building": built,
+            "nprobe or efSearch": value,
+            "recall": round(recall, 4),
+            "searching all rows": scaled,
+        }
+    return found
+
+
+def _items(rows: Floats) -> Items:
+    hashes = np.random.default_rng(5).integers(0, 2**63, len(rows))
+    sha256 = [f"{value:016x}" for value in hashes.tolist()]
+    ids = [f"{number:09d}" for number in range(len(rows))]
+    return Items(pl.DataFrame({"id": ids, "sha256": sha256}), rows)
+
+
+def _sampled_tenth(rows: Floats) -> Doubles:
+    """The cosines of some rows to their 10th neighbors."""
+    sampled = np.linspace(0, len(rows) - 1, _FITTED_ROWS).astype(np.int64)
+    return _nearest(rows[sampled], rows, K + 1)[1][:, K]
+
+
+def _nearest(queries: Floats, rows: Floats, k: int) -> tuple[Indices, Doubles]:
+    """The k nearest rows of each query, itself among them, by float32 products."""
+    import faiss
+
+    cosines, numbers = faiss.knn(queries, rows, k, metric=faiss.METRIC_INNER_PRODUCT)
+    return numbers, cosines.astype(np.float64)
+
+
+def _unit(rows: Floats) -> Floats:
+    unit: Floats = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+    return unit
+
+
+def _timed(work: Callable[[], T]) -> tuple[list[float], T]:
+    """Seconds and processor seconds of a call, and its result."""
+    started, used = time.perf_counter(), time.process_time()
+    result = work()
+    taken = (time.perf_counter() - started, time.process_time() - used)
+    return [round(seconds, 1) for seconds in taken], result
+
+
+def _text(cosines: Doubles) -> str:
+    values = np.quantile(cosines, QUANTILES)
+    return ", ".join(f"{q:.0%} {v:.3f}" for q, v in zip(QUANTILES, values, strict=True))
+
+
+def _peak() -> float:
+    """Peak memory so far in MiB."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
+
+
+if __name__ == "__main__":
+    main()
