@@ -9,8 +9,8 @@ leading directions, and each row of a catalog is a mixture: of a real row, three
 and differences of random pairs of real rows. How much of the differences is added is fitted for
 each number of rows, so that the cosines of rows to their 10th neighbors are distributed as among
 the real rows; both distributions are printed. A graph of 10 neighbors is computed as the package
-does, with lists trained, probes chosen and the recall measured in the run. FAISS searches 2,000 of the
-rows with more and more probes until it has the same recall; its time is scaled to all rows.
+does, with lists trained, probes chosen and the recall measured in the run. FAISS searches 2,000 of
+the rows with more and more probes until it has the same recall; its time is scaled to all rows.
 """
 
 from __future__ import annotations
