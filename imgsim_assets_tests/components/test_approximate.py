@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -34,9 +35,10 @@ def test_declared_results_have_a_recall_and_a_check(
             event = instance.get_latest_materialization_event(key)
             assert event is not None
             assert event.asset_materialization is not None
-            metadata = event.asset_materialization.metadata
-            assert 0.6 <= metadata["recall"].value <= 1
-            assert metadata["recall_sample"].value == 12
+            values = event.asset_materialization.metadata.items()
+            metadata: dict[str, Any] = {name: value.value for name, value in values}
+            assert 0.6 <= metadata["recall"] <= 1
+            assert metadata["recall_sample"] == 12
             check = dg.AssetCheckKey(key, RECALL)
             records = instance.event_log_storage.get_latest_asset_check_execution_by_key([check])
             assert records[check].status.value == "SUCCEEDED"
