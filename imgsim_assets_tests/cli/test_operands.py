@@ -105,6 +105,17 @@ def test_columns_that_also_hold_images_are_named_by_the_command(shell: Shell) ->
     assert "'image2'; '--left-url image,image2' takes them as further images" in result.out
 
 
+def test_problems_of_both_lists_are_reported_at_once(shell: Shell) -> None:
+    shell.write("a.csv", "sku,price\n1,2\n")
+    shell.write("b.csv", "sku,size\n1,2\n")
+
+    result = shell.match("a.csv", "b.csv")
+
+    assert result.code == 1
+    assert all(f"{name}.csv" in result.err for name in "ab")
+    assert all(f"--{side}-url" in result.err for side in ("left", "right"))
+
+
 def test_option_of_one_list_that_lacks_the_column_is_named(shell: Shell) -> None:
     shell.write("list.csv", "id,url\n1,1.jpg\n")
 
