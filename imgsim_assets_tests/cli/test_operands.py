@@ -38,7 +38,7 @@ def test_image_and_id_columns_are_recognized_and_printed(shell: Shell) -> None:
     result = shell.match("left.csv", "right.tsv", "--out", "r.tsv")
 
     assert result.code == 0, result.err
-    assert "left.csv: 1 items, 1 usable" in result.out
+    assert "left.csv: 1 item, 1 usable" in result.out
     assert "images from column 'image', ids from 'sku'" in result.out
     assert "images from column 'photo', ids from 'article'" in result.out
     assert shell.table("r.tsv").rows() == [("S-7", "a.jpg", "9.99", "3", "a.jpg", "A-1", "1.00000")]

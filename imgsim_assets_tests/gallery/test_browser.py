@@ -171,7 +171,7 @@ def test_an_item_with_many_candidates_shows_them_in_parts(
     opened = _Opened(browser, write_gallery(gallery, tmp_path / "pairs.html"))
     entries = opened.page.locator("#gallery li")
 
-    assert opened.count == "130 pairs, 1 items"
+    assert opened.count == "130 pairs, 1 item"
     assert entries.count() == 60
     opened.page.get_by_role("button", name="Show more, 70 are left").click()
     opened.page.get_by_role("button", name="Show more, 10 are left").click()
