@@ -44,10 +44,10 @@ def main() -> None:
     processes = multiprocessing.get_context("spawn")
     for rows in options.rows:
         with tempfile.TemporaryDirectory() as folder:
-            _in_process(processes, _fill, Path(folder), rows, options.dim)
+            in_process(processes, _fill, Path(folder), rows, options.dim)
             size = 4 * rows * options.dim
             for step in _STEPS:
-                peak = _in_process(processes, _peak_of, Path(folder), step)
+                peak = in_process(processes, _peak_of, Path(folder), step)
                 print(
                     f"{rows:>9,} x {options.dim}, {size / 2**20:.0f} MiB of vectors: {step} "
                     f"{peak / 2**20:.0f} MiB, {peak / size:.2f} of them",
@@ -55,22 +55,26 @@ def main() -> None:
                 )
 
 
-def _in_process(processes: SpawnContext, work: Callable[..., T], *arguments: Any) -> T:
+def in_process(processes: SpawnContext, work: Callable[..., T], *arguments: Any) -> T:
     with processes.Pool(1) as pool:
         return pool.apply(work, arguments)
 
 
 def _fill(folder: Path, rows: int, dim: int) -> None:
-    store = Store.open(folder)
-    vectors = VectorTable(store, "shop", "f" * 16)
-    random = np.random.default_rng(0)
-    keys = [hashlib.sha256(str(n).encode()).hexdigest() for n in range(rows)]
+    fill_catalog(Store.open(folder), "shop", rows, dim)
+
+
+def fill_catalog(store: Store, name: str, rows: int, dim: int, *, seed: int = 0) -> None:
+    """Store embeddings of so many items, with random vectors."""
+    vectors = VectorTable(store, name, "f" * 16)
+    random = np.random.default_rng(seed)
+    keys = [hashlib.sha256(f"{seed} {n}".encode()).hexdigest() for n in range(rows)]
     for start in range(0, rows, _ROWS_PER_APPEND):
         part = keys[start : start + _ROWS_PER_APPEND]
         unit = random.standard_normal((len(part), dim), dtype=np.float32)
         unit /= np.linalg.norm(unit, axis=1, keepdims=True)
         vectors.append(VectorRows(part, unit, np.ones(len(part), np.float32)))
-    table = embeddings_table(store, "shop")
+    table = embeddings_table(store, name)
     columns = {"id": [f"item{n}" for n in range(rows)], "sha256": keys}
     frame = pl.DataFrame(columns).with_columns(
         pl.lit(0, pl.Int32).alias("image"),

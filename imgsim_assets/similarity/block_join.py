@@ -53,6 +53,12 @@ class JoinSide:
         value = self.value.gather(rows) if self.value is not None else None
         return JoinSide(self.vectors.take(rows), self.item[rows], value, self.max_images)
 
+    def slice(self, start: int, stop: int) -> JoinSide:
+        """The rows from `start` to `stop`, or to the last, numbered from 0."""
+        value = self.value.slice(start, stop - start) if self.value is not None else None
+        vectors = self.vectors.slice(start, stop)
+        return JoinSide(vectors, self.item[start:stop], value, self.max_images)
+
     def batches(self) -> Iterator[tuple[int, JoinSide]]:
         """The rows in batches as large as a block, each with the number of its first row."""
         size = self.vectors.block_rows
@@ -60,7 +66,7 @@ class JoinSide:
             yield 0, self
             return
         for start in range(0, len(self), size):
-            yield start, self.take(np.arange(start, min(start + size, len(self))))
+            yield start, self.slice(start, start + size)
 
 
 class Lists(NamedTuple):

@@ -137,7 +137,7 @@ class Items:
 
     def slice(self, start: int, stop: int) -> Items:
         """The rows from `start` to `stop`, which are all rows of their items."""
-        return Items(self.keys[start:stop], self.blocks.take(np.arange(start, stop)))
+        return Items(self.keys[start:stop], self.blocks.slice(start, stop))
 
     def where(self, mask: NDArray[np.bool_]) -> Items:
         """The rows of a mask (n,), in their order."""

@@ -44,8 +44,9 @@ class VectorBlocks:
     unpickles it reads them anew.
     """
 
-    def __init__(self, stored: _Rows, rows: Indices | None = None) -> None:
-        self._stored, self._rows = stored, rows
+    def __init__(self, stored: _Rows, rows: Indices | range | None = None) -> None:
+        self._stored = stored
+        self._rows = range(len(stored)) if rows is None else rows
 
     @classmethod
     def of(cls, vectors: Floats) -> VectorBlocks:
@@ -63,7 +64,7 @@ class VectorBlocks:
         return cls(_LazyRows(count, parts))
 
     def __len__(self) -> int:
-        return len(self._stored) if self._rows is None else len(self._rows)
+        return len(self._rows)
 
     @property
     def dim(self) -> int:
@@ -86,14 +87,14 @@ class VectorBlocks:
 
     def read(self, start: int, stop: int) -> Floats:
         """The rows from `start` to `stop`, or to the last."""
-        stop = min(stop, len(self))
-        if self._rows is None:
-            return self._stored.span(start, stop)
-        return self._stored.rows(self._rows[start:stop])
+        rows = self._rows[start:stop]
+        if isinstance(rows, range):
+            return self._stored.span(rows.start, rows.stop)
+        return self._stored.rows(rows)
 
     def rows(self, numbers: Indices) -> Floats:
         """Some rows (p,), in any order."""
-        return self._stored.rows(numbers if self._rows is None else self._rows[numbers])
+        return self._stored.rows(self._stored_numbers(numbers))
 
     def all(self) -> Floats:
         """All rows at once, for few of them."""
@@ -101,8 +102,16 @@ class VectorBlocks:
 
     def take(self, numbers: Indices) -> VectorBlocks:
         """Some rows (p,) as rows of their own; nothing is read."""
-        chosen = numbers if self._rows is None else self._rows[numbers]
-        return VectorBlocks(self._stored, chosen)
+        return VectorBlocks(self._stored, self._stored_numbers(numbers))
+
+    def slice(self, start: int, stop: int) -> VectorBlocks:
+        """The rows from `start` to `stop` as rows of their own; nothing is read."""
+        return VectorBlocks(self._stored, self._rows[start:stop])
+
+    def _stored_numbers(self, numbers: Indices) -> Indices:
+        if isinstance(self._rows, range):
+            return numbers + self._rows.start if self._rows.start else numbers
+        return self._rows[numbers]
 
 
 def cosines(left: VectorBlocks, right: VectorBlocks, i: Indices, j: Indices) -> Doubles:
