@@ -5,7 +5,7 @@
 `left` is a match table of many items and 2,000 of another catalog, `right` the same with the sides
 exchanged, `graph` the similarity graph, which is cut after its first block of left rows has met its
 first block of right rows, since all of it takes hours. The vectors
-are random, 10 neighbors of each item are kept. Each step is a process of its own. The peak is that
+are random. Each step is a process of its own. The peak is that
 of its resident memory, with mapped files, above what it had before the step; `keys` is what the
 ids and hashes of all rows take of it.
 """
@@ -21,6 +21,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 from benchmarks.index_memory import fill_catalog, in_process
+from imgsim_assets.encoders import vectors
 from imgsim_assets.index.stage import IndexStage
 from imgsim_assets.similarity import items, vector_blocks
 from imgsim_assets.similarity.cosine import Floats
@@ -45,6 +46,7 @@ def main() -> None:
     counts = [100_000, 200_000, 400_000, 800_000]
     parser.add_argument("--rows", type=int, nargs="+", default=counts)
     parser.add_argument("--dim", type=int, default=128)
+    parser.add_argument("--neighbors", type=int, default=10)
     parser.add_argument("--steps", nargs="+", choices=_STEPS, default=list(_STEPS))
     parser.add_argument("--work", type=Path, help="folder of the stores; default: a temporary one")
     options = parser.parse_args()
@@ -55,7 +57,7 @@ def main() -> None:
             block = 4 * options.dim * min(vector_blocks.MAX_BLOCK_ROWS, rows)
             size = 4 * options.dim * rows
             for step in options.steps:
-                peak, keys = in_process(processes, _peak_of, Path(folder), step)
+                peak, keys = in_process(processes, _peak_of, Path(folder), step, options.neighbors)
                 print(
                     f"{rows:>9,} x {options.dim}, {size / 2**20:.0f} MiB of vectors, "
                     f"{block / 2**20:.0f} MiB in a block: {step} {peak / 2**20:.0f} MiB, "
@@ -66,6 +68,16 @@ def main() -> None:
 
 def _fill(folder: Path, rows: int, dim: int, steps: list[str]) -> None:
     store = Store.open(folder)
+    # Sorting files takes longer than the joins.
+    with patch.object(vectors, "compaction_is_due", _never):
+        _fill_catalogs(store, rows, dim, steps)
+
+
+def _never(*_: object) -> bool:
+    return False
+
+
+def _fill_catalogs(store: Store, rows: int, dim: int, steps: list[str]) -> None:
     fill_catalog(store, "many", rows, dim)
     fill_catalog(store, "few", _FEW, dim, seed=1)
     IndexStage(store, "few").run()
@@ -73,15 +85,15 @@ def _fill(folder: Path, rows: int, dim: int, steps: list[str]) -> None:
         IndexStage(store, "many").run()
 
 
-def _peak_of(folder: Path, step: str) -> tuple[int, int]:
+def _peak_of(folder: Path, step: str, neighbors: int) -> tuple[int, int]:
     import faiss  # noqa: F401 - its own memory is not that of the step
 
     store = Store.open(folder)
     before = _memory("VmRSS")
-    settings = MatchSettings(mode="top_k", k=10, threshold=-1)
+    settings = MatchSettings(mode="top_k", k=neighbors, threshold=-1)
     if step == "graph":
         with patch.object(VectorBlocks, "blocks", _first_block), suppress(_CutError):
-            GraphStage(store, "many", GraphSettings(k=10)).run()
+            GraphStage(store, "many", GraphSettings(k=neighbors)).run()
     elif step == "left":
         MatchStage(store, "table", settings, left="many", right="few").run()
     else:
@@ -90,8 +102,8 @@ def _peak_of(folder: Path, step: str) -> tuple[int, int]:
     return peak, items.from_embeddings(store, "many")[1].keys.estimated_size()
 
 
-def _first_block(vectors: VectorBlocks) -> Iterator[tuple[int, Floats]]:
-    yield 0, vectors.read(0, vectors.block_rows)
+def _first_block(rows: VectorBlocks) -> Iterator[tuple[int, Floats]]:
+    yield 0, rows.read(0, rows.block_rows)
     raise _CutError
 
 
