@@ -99,7 +99,7 @@ def _peak_of(folder: Path, step: str, neighbors: int) -> tuple[int, int]:
     else:
         MatchStage(store, "table", settings, left="few", right="many").run()
     peak = _memory("VmHWM") - before
-    return peak, items.from_embeddings(store, "many")[1].keys.estimated_size()
+    return peak, int(items.from_embeddings(store, "many")[1].keys.estimated_size())
 
 
 def _first_block(rows: VectorBlocks) -> Iterator[tuple[int, Floats]]:
