@@ -7,6 +7,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from imgsim_assets.compute.device import use_device
 from imgsim_assets.errors import StoreError
 from imgsim_assets.similarity.graph import SCHEMA, GraphStage, graph_table
 from imgsim_assets.similarity.materialized import NEIGHBOR_LISTS
@@ -23,6 +24,7 @@ from imgsim_assets_tests.support.catalogs import (
 )
 from imgsim_assets_tests.support.damage import flip_bit
 from imgsim_assets_tests.support.histories import Images, history, similarity, usable
+from imgsim_assets_tests.support.torch_joins import torch_joins
 
 # Three equal images, two of them of the same bytes, similar images, and a file without an image.
 SHOP: Images = {
@@ -70,6 +72,22 @@ def test_edges_are_the_nearest_other_items_in_order(shops: Store, settings: Grap
     np.testing.assert_allclose(rows["distance"] ** 2, 2 - 2 * scores, atol=1e-14)
     assert (report.edges, report.items, report.k) == (len(expected), 6, settings.k)
     assert (report.version, report.changed, report.incremental) == (1, True, False)
+
+
+def test_edges_are_the_same_on_every_device_and_a_change_of_it_computes_nothing(
+    shops: Store,
+) -> None:
+    settings = GraphSettings(k=3)
+    with torch_joins("cpu"), use_device("auto") as used:
+        GraphStage(shops, "shop", settings).run()
+
+    again = GraphStage(shops, "shop", settings).run()
+    other = GraphStage(shops, "shop", settings, variant="numpy").run()
+
+    assert str(used) == "torch cpu"
+    assert not again.changed
+    table = graph_table(shops, "shop", "numpy")
+    assert table.read(table.at(other.version)).equals(_rows(shops))
 
 
 def test_copies_are_neighbors_at_distance_zero_and_ties_are_by_id(
