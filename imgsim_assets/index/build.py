@@ -12,6 +12,7 @@ from imgsim_assets.encoders.vectors import VectorTable
 from imgsim_assets.index.entries import NUMBER, EntriesUpdate
 from imgsim_assets.index.flat import FlatIndex, Floats, Indices
 from imgsim_assets.index.ivf import IvfIndex, list_count, trained_quantizer, training_count
+from imgsim_assets.index.list_assignment import assigned_lists
 from imgsim_assets.index.writer import write_flat, write_ivf
 
 
@@ -80,8 +81,8 @@ class _Source:
             lists[: self._index.next_number] = self._index.lists_by_number()
         else:
             quantizer = self._trained()
-        for numbers, vectors in self._added_parts():
-            lists[numbers] = quantizer.search(vectors, 1)[1][:, 0]
+        added = self._changes.added["sha256"]
+        lists[self.added] = assigned_lists(self._vectors, quantizer, added)
         return quantizer, lists
 
     def _added_parts(self) -> Iterator[tuple[Indices, Floats]]:

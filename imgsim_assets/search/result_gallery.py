@@ -136,4 +136,5 @@ def columns_of(
     if catalog["store"] != own.url:
         return None
     rows, _ = item_images(items)
-    return Details.of(rows, ["id", "image"], item_columns(own, catalog["name"]))
+    columns = item_columns(own, catalog["name"])
+    return Details.of(rows, ["id", "image"], columns, ["__id", "__image"])

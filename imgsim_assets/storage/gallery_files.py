@@ -6,7 +6,7 @@ _galleries/<table>/images/<sha256>.jpg          thumbnails of the pages that hav
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 
 import polars as pl
 
@@ -35,39 +35,27 @@ def thumbnail_path(table: str, sha256: str) -> str:
 
 
 def unneeded_files(
-    files: Files, tables: Mapping[str, Collection[Commit]], images: pl.Series
+    files: Files, table: str, commits: Collection[Commit], images: pl.Series
 ) -> Iterator[tuple[str, Entry]]:
-    """The files of galleries that nothing needs any more, each with its folder.
-
-    They are of versions or images that are not kept, or of tables that the store does not have.
+    """The files of a table's galleries that nothing needs any more, each with its folder.
 
     Args:
         files: the root of the store.
-        tables: the commits that are kept, by the name of the table.
+        table: the name of the table.
+        commits: those that are kept.
         images: the sha256 of the images that are kept.
     """
-    pages = {name: set(map(_page_name, commits)) for name, commits in tables.items()}
-    for folder, entries in _folders(files, _GALLERIES):
-        name = folder.removeprefix(f"{_GALLERIES}/")
-        kept = set(pages.get(name, ()))
-        if name.removesuffix(f"/{IMAGES}") in tables:
-            thumbnails = pl.Series(map(_image, entries), dtype=pl.String)
-            kept |= {
-                f"{sha256}{_THUMBNAIL}" for sha256 in thumbnails.filter(thumbnails.is_in(images))
-            }
-        yield from ((folder, entry) for entry in entries if entry.name not in kept)
-        for entry in files.temporary_entries(folder):
+    folder = f"{_GALLERIES}/{table}"
+    pages = set(map(_page_name, commits))
+    for entry in files.entries(folder):
+        if not entry.is_folder and entry.name not in pages:
             yield folder, entry
-
-
-def _image(thumbnail: Entry) -> str:
-    return thumbnail.name.removesuffix(_THUMBNAIL)
-
-
-def _folders(files: Files, folder: str) -> Iterator[tuple[str, list[Entry]]]:
-    """A folder and all folders below it, each with its files."""
-    entries = files.entries(folder)
-    yield folder, [entry for entry in entries if not entry.is_folder]
-    for entry in entries:
-        if entry.is_folder:
-            yield from _folders(files, f"{folder}/{entry.name}")
+    thumbnails = files.entries(f"{folder}/{IMAGES}")
+    if thumbnails:
+        kept = set(images.to_list())
+        for entry in thumbnails:
+            if entry.name.removesuffix(_THUMBNAIL) not in kept:
+                yield f"{folder}/{IMAGES}", entry
+    for parent in (folder, f"{folder}/{IMAGES}"):
+        for entry in files.temporary_entries(parent):
+            yield parent, entry
