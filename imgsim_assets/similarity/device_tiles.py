@@ -34,8 +34,9 @@ _MIN_ROWS = 512
 # Bytes of a score in a tile: itself, that of the tile before, its element of a mask, and its share
 # of the positions of hits and of gathered rows.
 _SCORE_BYTES = 12
-# Of the device's free memory, tiles take half, and the right rows a quarter.
-_TILES_SHARE, _ROWS_SHARE = 2, 4
+# Of the device's free memory, tiles take half, and a block of right rows an eighth: while one is
+# replaced by the next, there are two.
+_TILES_SHARE, _ROWS_SHARE = 2, 8
 # With more hits than one in so many scores, a tile is compacted in parts.
 _SCORES_PER_HIT = 8
 # Bytes of a number of a row, whole and rounded.
