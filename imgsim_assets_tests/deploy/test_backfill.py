@@ -67,12 +67,12 @@ def _deployed(
         stack.callback(shutil.rmtree, sockets, ignore_errors=True)
         engine = make(Path(sockets))
         web = stack.enter_context(Web())
-        shop = Shop.open(folder, web, products=24, suppliers=8)
+        shop = Shop.open(folder, web, products=16, suppliers=6)
         shop.declare(
-            shards=4,
+            shards=2,
             max_shards_per_run=1,
             download={"allowed_hosts": [web.address], "retries": 0, "max_per_host": 2},
-            suppliers={"max_shards_per_run": 1},
+            suppliers={"shards": 1},
         )
         assert shop.project.materialize()
         expected = results(shop.project.store)
@@ -85,6 +85,7 @@ def _deployed(
             **engine.variables,
             "DAGSTER_LOGS_BUCKET": bucket.removeprefix("s3://"),
             "IMGSIM_STORE": f"{bucket}/store",
+            "DAGSTER_GRPC_TIMEOUT_SECONDS": "600",  # on a busy machine
         }
         for name, value in variables.items():
             patch.setenv(name, value)
@@ -128,7 +129,7 @@ def test_a_backfill_in_several_runs_gives_the_tables_of_one_machine(
 
         assert deployment.servers.ended(backfill, 1800) == "COMPLETED_SUCCESS"
 
-        assert len(deployment.servers.runs_of(backfill)) > 4
+        assert len(deployment.servers.runs_of(backfill)) >= 4
         deployment.assert_equals_one_machine()
 
 

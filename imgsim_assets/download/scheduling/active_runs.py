@@ -11,6 +11,7 @@ import json
 import math
 import os
 import socket
+import threading
 import time
 import uuid
 from collections.abc import Iterable
@@ -63,10 +64,18 @@ class ActiveRuns:
         self.others: dict[str, ActiveRun] = {}
         self.awaited: set[str] = set()
         self._acknowledged: set[str] = set()
-        self._renewed_at = 0.0
+        self._joined_at = self._renewed_at = -math.inf
+        # The thread of a canceled `poll` goes on after its task.
+        self._lock = threading.Lock()
+        self._has_left = False
 
     def join(self) -> None:
-        """Add this run to the active ones, under a new id."""
+        """Add this run to the active ones, under a new id; it is not fresh before `start`."""
+        with self._lock:
+            self._has_left = False
+            self._join()
+
+    def _join(self) -> None:
         # The ids sort by time, so that the oldest run comes first.
         self.id = f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}"
         holder = {"host": socket.gethostname(), "process": os.getpid()}
@@ -76,16 +85,22 @@ class ActiveRuns:
             "hosts": sorted(self.hosts),
         }
         self._acknowledged = set()
-        self._renewed_at = time.monotonic()
+        self._joined_at, self._renewed_at = time.monotonic(), -math.inf
         self._files.write(f"{FOLDER}/{self.id}{_HOSTS}", json.dumps(body).encode())
         self.others = {}
-        self.poll()
+        self._poll()
         self.awaited = set(self.others)
         self._remove_abandoned()
 
+    def start(self) -> None:
+        """Count as renewed since `join`, once the caller has looked at the other runs."""
+        self._renewed_at = self._joined_at
+
     def leave(self) -> None:
-        """Remove this run."""
-        self._remove_files(self.id)
+        """Remove this run; nothing brings it back, also no `poll` that another thread has begun."""
+        with self._lock:
+            self._has_left = True
+            self._remove_files(self.id)
 
     @property
     def is_fresh(self) -> bool:
@@ -100,21 +115,28 @@ class ActiveRuns:
 
     def renew(self, *, acknowledge: bool = True) -> None:
         """Show that this run lives, and which runs it takes into account."""
-        if acknowledge:
-            self._acknowledged = set(self.others)
-        started = time.monotonic()
-        body = json.dumps(sorted(self._acknowledged)).encode()
-        self._files.write(f"{FOLDER}/{self.id}{_RENEWAL}", body)
-        self._renewed_at = started
+        with self._lock:
+            if self._has_left:
+                return
+            if acknowledge:
+                self._acknowledged = set(self.others)
+            started = time.monotonic()
+            body = json.dumps(sorted(self._acknowledged)).encode()
+            self._files.write(f"{FOLDER}/{self.id}{_RENEWAL}", body)
+            self._renewed_at = started
 
     def poll(self) -> bool:
         """Look for runs that came and went; returns whether there are any.
 
         If others took this run for gone, it joins again.
         """
+        with self._lock:
+            return not self._has_left and self._poll()
+
+    def _poll(self) -> bool:
         entries = {entry.name: entry for entry in self._files.entries(FOLDER)}
         if self.id + _HOSTS not in entries:
-            self.join()
+            self._join()
             return True
         found = {name.removesuffix(_HOSTS) for name in entries if name.endswith(_HOSTS)}
         found.discard(self.id)

@@ -105,6 +105,8 @@ class HostShares:
         await asyncio.to_thread(runs.join)
         self._runs, self._on_change = runs, on_change
         self._divide()
+        runs.start()
+        self._wake()
         if self._shared:
             names = ", ".join(sorted(self._shared)[:3])
             self._log(f"other runs fetch from {names} as well; the limits hold for all together")
@@ -121,8 +123,9 @@ class HostShares:
     async def watch(self) -> None:
         """Adapt the shares to the runs that come and go, until this task is canceled."""
         runs = self._runs
-        while runs is not None:
+        while runs is not None and runs is self._runs:
             was_fresh = runs.is_fresh
+            # A run that others took for gone is not fresh after this, until it renews its file.
             if await asyncio.to_thread(runs.poll):
                 self._divide()
             if runs.is_renewal_due:

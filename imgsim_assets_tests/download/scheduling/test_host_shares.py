@@ -106,6 +106,8 @@ def test_a_run_that_leaves_is_forgotten_and_leaves_nothing(files: Files) -> None
     assert second.others == {}
     assert second.awaited == set()
     second.leave()
+    second.poll()
+    second.renew()
     assert names(files) == []
 
 
@@ -151,6 +153,8 @@ def test_a_run_of_another_machine_that_stops_renewing_is_gone(
 def test_a_run_that_others_took_for_gone_joins_again(files: Files) -> None:
     run = runs_of(files, HOST)
     run.join()
+    run.start()
+    run.renew()
     taken = run.id
     for name in names(files):
         files.delete(f"{FOLDER}/{name}")
@@ -159,6 +163,7 @@ def test_a_run_that_others_took_for_gone_joins_again(files: Files) -> None:
 
     assert run.id != taken
     assert names(files) == [f"{run.id}.hosts"]
+    assert run.awaited == set()
 
 
 def test_files_of_runs_killed_while_they_joined_are_removed(files: Files, tmp_path: Path) -> None:
@@ -181,6 +186,23 @@ def test_a_run_that_renews_for_hours_stays(files: Files, tmp_path: Path) -> None
 
     assert second.awaited == {first.id}
     assert f"{first.id}.hosts" in names(files)
+
+
+def test_a_run_is_not_fresh_before_its_hosts_were_divided(files: Files) -> None:
+    run = runs_of(files, HOST)
+    run.join()
+    fresh = [run.is_fresh]
+    run.start()
+    fresh.append(run.is_fresh)
+
+    for name in names(files):
+        files.delete(f"{FOLDER}/{name}")
+    run.poll()  # joins again
+    fresh.append(run.is_fresh)
+    run.renew()
+    fresh.append(run.is_fresh)
+
+    assert fresh == [False, True, False, True]
 
 
 # ---- slots --------------------------------------------------------------------------
@@ -267,7 +289,7 @@ def test_a_new_run_waits_for_requests_that_exceed_the_share_of_another(files: Fi
         assert all(semaphore.try_acquire() for _ in range(6))
         await together(second)
         await until(lambda: first.slots(HOST) == 4)
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(0.1)
         assert second.slots(HOST) == 0
         assert not semaphore.try_acquire()
 
@@ -286,7 +308,7 @@ def test_a_paced_host_belongs_to_the_oldest_run(files: Files, which: int) -> Non
         second = shares_of(files, is_paced=which == 1)
         await together(first, second)
         await until(lambda: first.slots(HOST) == 8)
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(0.1)
         assert second.slots(HOST) == 0
 
         await first.leave()
