@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import polars as pl
@@ -11,8 +12,9 @@ from imgsim_assets.pipeline.decisions import record_decisions
 from imgsim_assets.pipeline.match import MatchPipeline
 from imgsim_assets.pipeline.review_pairs import informative_pairs
 from imgsim_assets.pipeline.settings import MatchMatrixSettings
+from imgsim_assets.similarity.decided_threshold import DecidedThreshold
 from imgsim_assets.similarity.matches import MatchReport, match_table
-from imgsim_assets.similarity.review_threshold import latest_threshold, threshold_of
+from imgsim_assets.similarity.review_threshold import _kept, latest_threshold, threshold_of
 from imgsim_assets.storage.store import Store
 from imgsim_assets_tests.support.catalogs import indexed, tiny
 
@@ -103,3 +105,22 @@ def test_declared_threshold_that_equals_the_decided_one_is_not_that_of_decisions
     assert by_decisions == decided.by_decisions is not None
     assert declared.matches == decided.matches
     assert threshold_of(unlike, match_table(unlike, "pair").at(declared.version)) is None
+
+
+def test_threshold_that_claims_no_budget_is_replaced_by_one_that_does() -> None:
+    stored = DecidedThreshold(
+        value=0.78,
+        low=0.75,
+        high=0.8,
+        pairs=40,
+        matches=9,
+        sampled=0,
+        lowest=0.7,
+        highest=0.77,
+        is_within=False,
+    )
+    estimate = replace(stored, value=0.79, highest=0.85, is_within=True)
+    near = replace(stored, value=0.785, highest=0.784)
+
+    assert _kept(stored, estimate) == estimate
+    assert _kept(stored, near).value == 0.78
