@@ -106,7 +106,7 @@ def test_templates_translation_and_python_of_add_a_catalog_page_load(
 def test_yaml_of_matching_page_loads(tmp_path: Path) -> None:
     project = Project.make(tmp_path / "project")
     project.write("data/shoes.csv", "sku,image_url\n1,http://127.0.0.1/a.jpg\n")
-    turned, pair, groups, across, index = (
+    turned, pair, groups, across, index, approximate = (
         yaml.safe_load(block) for block in _blocks("docs/matching.md", "yaml")
     )
     for name in ("shoes", "suppliers", "shop", "stock"):
@@ -115,6 +115,7 @@ def test_yaml_of_matching_page_loads(tmp_path: Path) -> None:
     project.declare("everything", "DuplicateGroupsComponent", across["attributes"])
     project.declare("shoes__suppliers", "MatchMatrixComponent", pair["attributes"])
     project.declare("shop__stock", "MatchMatrixComponent", turned["attributes"])
+    project.declare("stock__shop", "MatchMatrixComponent", approximate["attributes"])
 
     keys = {spec.key.to_user_string() for spec in project.definitions().resolve_all_asset_specs()}
 
@@ -123,6 +124,7 @@ def test_yaml_of_matching_page_loads(tmp_path: Path) -> None:
         "shoes/duplicate_groups",
         "duplicate_groups/everything",
         "matches/shoes__suppliers",
+        "matches/stock__shop",
     } <= keys
 
 

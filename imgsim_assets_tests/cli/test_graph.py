@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import pytest
+
+from imgsim_assets.similarity.approximate import training
 from imgsim_assets.similarity.graph import GraphStage
 from imgsim_assets.similarity.settings import GraphSettings
 from imgsim_assets_tests.support.catalogs import indexed, tiny
@@ -36,3 +39,19 @@ def test_graph_with_other_settings_leaves_the_declared_graph_unchanged(shell: Sh
     ((variant, version),) = after.items()
     assert (variant.split(".")[0], version) == ("products/similarity_graph", 1)
     assert shell("verify").code == 0
+
+
+def test_approximate_graph_shows_its_recall(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "_MIN_ROWS_PER_LIST", 2)
+    indexed(shell.store, "products", {f"p{seed}": tiny(seed) for seed in range(12)})
+    options = ("--method", "approximate", "--min-recall", "0.6")
+
+    graph = shell("graph", "products", "-k", "2", *options)
+
+    assert "exact pairs of 12 sampled images found, recall" in graph.out
+    assert "(approximate, recall" in shell("status").out
+    assert shell("verify").code == 0
+    within = shell("graph", "products", "--method", "approximate", "--within", "url")
+    assert (within.code, "remove '--method approximate'" in within.err) == (2, True)
+    exact = shell("graph", "products", "--min-recall", "0.6")
+    assert (exact.code, "--min-recall" in exact.err) == (2, True)
