@@ -28,8 +28,8 @@ from imgsim_assets.pipeline.shards import shards_of
 from imgsim_assets.reviews.table import DIFFERENT, MATCH
 from imgsim_assets.similarity.approximate.search import recall_of
 from imgsim_assets.similarity.audit import Audit, drift
-from imgsim_assets.similarity.duplicate_groups import BRIDGES, DECISIONS, SEPARATOR
 from imgsim_assets.similarity.group_rows import BRIDGE_SCHEMA
+from imgsim_assets.similarity.group_tables import BRIDGES, DECISIONS, SEPARATOR
 from imgsim_assets.similarity.materialized import LEFT_ITEMS, read_role
 from imgsim_assets.similarity.settings import MIN_RECALL
 from imgsim_assets.storage.commit import Commit, key_columns

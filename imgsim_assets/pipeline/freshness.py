@@ -19,12 +19,7 @@ from imgsim_assets.encoders.vectors import REBUILDS, VectorTable
 from imgsim_assets.index.stage import index_table, rebuild_count
 from imgsim_assets.pipeline.checks import missing_and_stale
 from imgsim_assets.reviews.table import reviews_table
-from imgsim_assets.similarity.duplicate_groups import (
-    DECISIONS,
-    SEPARATOR,
-    group_decisions,
-    is_groups,
-)
+from imgsim_assets.similarity.group_tables import DECISIONS, SEPARATOR, group_decisions, is_groups
 from imgsim_assets.similarity.items import vector_rebuilds
 from imgsim_assets.similarity.matches import MATCHES, decisions_about, reviewed_name
 from imgsim_assets.similarity.materialized import LEFT_ITEMS, RIGHT_ITEMS, read_role

@@ -11,7 +11,7 @@ from imgsim_assets.catalog.image_rows import OTHER_URLS
 from imgsim_assets.catalog.stage import items_table
 from imgsim_assets.download.ledger.table import ledger_table, with_all_columns
 from imgsim_assets.similarity.canonical import IS_LINK, PROTECTED, item_ranks
-from imgsim_assets.similarity.duplicate_groups import SEPARATOR
+from imgsim_assets.similarity.group_tables import SEPARATOR
 from imgsim_assets.storage.commit import Commit
 from imgsim_assets.storage.gc import LOCATION
 from imgsim_assets.storage.store import Store

@@ -7,7 +7,7 @@ from typing import Literal
 
 from imgsim_assets.errors import StoreError
 from imgsim_assets.reviews.table import GROUPS, REVIEWS
-from imgsim_assets.similarity.duplicate_groups import SEPARATOR, is_groups, reviewed_groups
+from imgsim_assets.similarity.group_tables import SEPARATOR, is_groups, reviewed_groups
 from imgsim_assets.similarity.matches import MATCHES, reviewed_name
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import Table

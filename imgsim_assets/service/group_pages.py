@@ -11,8 +11,8 @@ from imgsim_assets.pipeline.group_members import group_members
 from imgsim_assets.pipeline.reviewed import name_of_decisions
 from imgsim_assets.reviews.table import latest_decisions, read_reviews
 from imgsim_assets.service.catalog_rows import read_catalog
-from imgsim_assets.similarity.duplicate_groups import BRIDGES, SEPARATOR
 from imgsim_assets.similarity.group_rows import BRIDGE_SCHEMA
+from imgsim_assets.similarity.group_tables import BRIDGES, SEPARATOR
 
 if TYPE_CHECKING:
     from imgsim_assets.service.view import View

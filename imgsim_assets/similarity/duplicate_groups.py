@@ -12,7 +12,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
@@ -24,42 +23,45 @@ from imgsim_assets.encoders.vectors import REBUILDS
 from imgsim_assets.index.stage import rebuild_count
 from imgsim_assets.progress import Log, silent
 from imgsim_assets.reviews.decisions import Decisions
-from imgsim_assets.reviews.table import GROUPS, REVIEWS, read_reviews, unordered
 from imgsim_assets.similarity import items
 from imgsim_assets.similarity.approximate.estimate import warn_of_exact_search
 from imgsim_assets.similarity.approximate.recall import Recall
 from imgsim_assets.similarity.approximate.search import recall_of, reused_if_found
 from imgsim_assets.similarity.calibration import CatalogItems
 from imgsim_assets.similarity.canonical import PROTECTED, canonical_order, item_ranks
+from imgsim_assets.similarity.cosine import Indices
 from imgsim_assets.similarity.distinct_images import distinct_images
 from imgsim_assets.similarity.evidence.accepted_pairs import (
     BY_EVIDENCE,
     CANDIDATES,
     EvidenceCounts,
     EvidenceRule,
-    evident_pairs,
     needs_threshold,
 )
 from imgsim_assets.similarity.evidence.compare_pairs import PairEvidence
 from imgsim_assets.similarity.evidence.known_pairs import EVIDENCE, EVIDENCE_RULE
-from imgsim_assets.similarity.group_rows import SCHEMA, group_items
-from imgsim_assets.similarity.image_sets import ImageSets, link_positions
-from imgsim_assets.similarity.item_pairs import item_pairs
+from imgsim_assets.similarity.group_links import image_links
+from imgsim_assets.similarity.group_rows import group_items
+from imgsim_assets.similarity.group_tables import (
+    BRIDGES,
+    DECISIONS,
+    SEPARATOR,
+    cross_catalog_groups_table,
+    group_decisions,
+    groups_table,
+    with_catalog,
+)
+from imgsim_assets.similarity.image_sets import ImageSets
 from imgsim_assets.similarity.items import (
     LEFT_OUT,
     ORIENTATION,
     Items,
-    row_keys,
-    turned_keys,
 )
-from imgsim_assets.similarity.join_spec import JoinSpec
 from imgsim_assets.similarity.materialized import (
-    NEIGHBOR_LISTS,
     ORIENTATIONS_PROPERTY,
     Computed,
     MaterializedResult,
 )
-from imgsim_assets.similarity.neighbor_lists import CachedNeighborLists
 from imgsim_assets.similarity.orientations import TURNED_REBUILDS, TurnedCatalogs
 from imgsim_assets.similarity.selection import (
     common_images,
@@ -68,8 +70,6 @@ from imgsim_assets.similarity.selection import (
     shared_images,
 )
 from imgsim_assets.similarity.settings import (
-    APPROXIMATE,
-    CROSS_CATALOG_GROUPS,
     METHOD,
     MIN_RECALL,
     CrossCatalogGroupSettings,
@@ -77,19 +77,11 @@ from imgsim_assets.similarity.settings import (
     PairSettings,
 )
 from imgsim_assets.similarity.threshold import resolve_threshold
-from imgsim_assets.similarity.updated_lists import updated_lists
 from imgsim_assets.similarity.values import WITHIN, items_versions
-from imgsim_assets.storage.commit import Commit, DataFile
+from imgsim_assets.storage.commit import Commit
 from imgsim_assets.storage.digest import rows_digest
 from imgsim_assets.storage.store import Store
-from imgsim_assets.storage.table import Table
 
-# Rows of groups across catalogs; there a group_id is catalog/id of its canonical item.
-CROSS_CATALOG_SCHEMA = {"group_id": pl.String, "catalog": pl.String, **SCHEMA}
-BRIDGES = "bridges"
-# The file of the verdicts, with those that were reopened: left_id, right_id and verdict.
-DECISIONS = "decisions"
-_OF_CATALOG = "/duplicate_groups"
 # The columns that say which items are in which group.
 _IDENTITY = ("group_id", "catalog", "id", "image", "sha256", ORIENTATION)
 # The part of the recipe that links depend on; the rest only divides them into groups.
@@ -104,8 +96,6 @@ _LINK_KEYS = (
     METHOD,
     MIN_RECALL,
 )
-# Between the name of a catalog, which cannot contain it, and an id.
-SEPARATOR = "/"
 
 
 @dataclass(frozen=True)
@@ -145,21 +135,6 @@ class GroupReport:
     data_version: str
     fingerprint: str
     device: str = "not needed"
-
-
-def groups_table(store: Store, name: str, variant: str | None = None) -> Table:
-    """`<name>/duplicate_groups`; see SCHEMA, and BRIDGE_SCHEMA for the files of role BRIDGES.
-
-    With orientations there is the column ORIENTATION.
-
-    A `variant` has a table of its own beside the one that the catalog declares.
-    """
-    return store.table(f"{name}/duplicate_groups" + (f".{variant}" if variant else ""))
-
-
-def cross_catalog_groups_table(store: Store, name: str) -> Table:
-    """`duplicate_groups/<name>`; see CROSS_CATALOG_SCHEMA, and BRIDGE_SCHEMA for role BRIDGES."""
-    return store.table(f"{CROSS_CATALOG_GROUPS}/{name}")
 
 
 class GroupStage:
@@ -265,35 +240,19 @@ class GroupStage:
 
         def compute() -> Computed:
             turned = self._in_all_orientations(indexes, selected)
-            from_rows = turned or images
-            expected.append(warn_of_exact_search(result, from_rows, images, self._log))
-            if rule is None:
-                links, files, incremental = _links(result, from_rows, images, threshold)
-            else:
-                found = evident_pairs(
-                    self._store,
-                    result,
-                    from_rows,
-                    images,
-                    rule,
-                    _cached_links(result),
-                    exclude_self=True,
-                )
+            expected.append(warn_of_exact_search(result, turned or images, images, self._log))
+            found = image_links(self._store, result, images, turned, threshold, rule)
+            if found.evidence is not None:
                 computed.append(found.evidence)
-                links, files, incremental = (
-                    _in_both(_of_images(found.rows, from_rows, images)),
-                    found.files,
-                    found.incremental,
-                )
-            rows, bridges = self._grouped(ranked, images, turned, links, threshold, decisions)
+            rows, bridges = self._grouped(ranked, images, turned, found.links, threshold, decisions)
             files = [
                 self.table.write_rows(rows),
                 self.table.write_rows(bridges, role=BRIDGES),
-                *files,
+                *found.files,
             ]
             if decisions.verdicts.height:
                 files.append(self.table.write_rows(decisions.verdicts, role=DECISIONS))
-            return Computed(files, incremental)
+            return Computed(files, found.incremental)
 
         update = result.update(in_order, images, inputs, compute)
         if update is None:
@@ -360,7 +319,7 @@ class GroupStage:
         ranked: pl.DataFrame,
         images: Items,
         turned: Items | None,
-        links: pl.DataFrame,
+        links: Indices,
         threshold: float,
         decisions: Decisions,
     ) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -370,9 +329,8 @@ class GroupStage:
         alone = pl.concat([different["left_id"], different["right_id"]]).unique()
         sets = ImageSets.of(_compared_rows(ranked), images, self._settings.compare, alone, turned)
         linkage, verdicts = self._settings.linkage, decisions.verdicts
-        linked = link_positions(links, images.keys["id"])
-        rows, bridges = group_items(items_in_order, sets, linked, linkage, threshold, verdicts)
-        return _with_catalog(rows) if self._cross_catalog else rows, bridges
+        rows, bridges = group_items(items_in_order, sets, links, linkage, threshold, verdicts)
+        return with_catalog(rows) if self._cross_catalog else rows, bridges
 
     def _evidence(
         self, commit: Commit, computed: PairEvidence | None, rule: EvidenceRule | None
@@ -381,86 +339,6 @@ class GroupStage:
         return EvidenceCounts.of(self.table.read_file(file), computed, rule) if file else None
 
 
-def group_decisions(store: Store, table: str, images: pl.DataFrame) -> Decisions:
-    """People's decisions about the pairs of duplicate groups and the variants of them.
-
-    Args:
-        store: the store of the groups.
-        table: the table of the groups.
-        images: id and sha256 of all images; of groups across catalogs, an id is catalog/id.
-    """
-    reviews = store.table(f"{REVIEWS}/{reviewed_groups(table)}")
-    decided = unordered(read_reviews(reviews, reviews.latest()))
-    return Decisions.of(decided, images, images)
-
-
-def is_groups(table: str) -> bool:
-    """Whether a table holds duplicate groups, of one catalog or across several."""
-    name = table.partition(".")[0]
-    return name.startswith(f"{CROSS_CATALOG_GROUPS}/") or name.endswith(_OF_CATALOG)
-
-
-def reviewed_groups(table: str) -> str:
-    """The name under which groups are reviewed, such as "groups/photos", without a variant."""
-    name = table.partition(".")[0].removeprefix(f"{CROSS_CATALOG_GROUPS}/")
-    return f"{GROUPS}/{name.removesuffix(_OF_CATALOG)}"
-
-
-def _links(
-    result: MaterializedResult, from_rows: Items, images: Items, threshold: float
-) -> tuple[pl.DataFrame, list[DataFile], bool]:
-    """All pairs of images at the threshold, their file, and whether cached links were used.
-
-    `from_rows` are the images, in all orientations or as they are.
-    """
-    spec = JoinSpec(threshold, exclude_self=True)
-    lists = updated_lists(
-        result,
-        from_rows,
-        images,
-        spec,
-        attrgetter("lists"),
-        role=NEIGHBOR_LISTS,
-        cached=_cached_links(result),
-    )
-    links = _of_images(pl.concat(lists.results), from_rows, images)
-    if result.properties[METHOD] == APPROXIMATE:
-        # One of two images can have the other as a candidate, and not the reverse.
-        links = _in_both(links)
-    return links, lists.files, lists.incremental
-
-
-def _of_images(pairs: pl.DataFrame, from_rows: Items, images: Items) -> pl.DataFrame:
-    """The pairs of images of pairs of rows, of which each orientation of an image is one."""
-    return item_pairs(pairs, from_rows, images) if from_rows.is_turned else pairs
-
-
-def _in_both(links: pl.DataFrame) -> pl.DataFrame:
-    """Links in both directions, where one image at least has the other as a candidate."""
-    ends = pl.col("left_id"), pl.col("right_id")
-    turned = links.with_columns(ends[1].alias("left_id"), ends[0].alias("right_id"))
-    return pl.concat([links, turned]).unique(["left_id", "right_id"], keep="first")
-
-
 def _compared_rows(ranked: pl.DataFrame) -> pl.DataFrame:
     """The images that are not left out."""
     return ranked.filter(pl.col(LEFT_OUT).is_null()) if LEFT_OUT in ranked.columns else ranked
-
-
-def _cached_links(result: MaterializedResult) -> CachedNeighborLists | None:
-    """The links of an earlier run; of its items only the images, which lie on the right."""
-    cached = result.cached_lists()
-    if cached is None:
-        return None
-    images = cached.right
-    rows = row_keys(turned_keys(images)) if result.properties[ORIENTATIONS_PROPERTY] else images
-    return CachedNeighborLists(cached.lists, rows, images)
-
-
-def _with_catalog(rows: pl.DataFrame) -> pl.DataFrame:
-    """Rows whose ids are catalog/id, with catalog and id in columns of their own."""
-    parts = pl.col("id").str.splitn(SEPARATOR, 2).struct
-    split = rows.with_columns(
-        parts.field("field_0").alias("catalog"), parts.field("field_1").alias("id")
-    )
-    return split.select(*CROSS_CATALOG_SCHEMA, *({ORIENTATION} & {*rows.columns}))

@@ -38,19 +38,6 @@ def image_key(rows: pl.DataFrame) -> pl.Expr:
     return pl.concat_str(sha256, pl.lit(_SEPARATOR), VALUE) if VALUE in rows.columns else sha256
 
 
-def link_positions(links: pl.DataFrame, keys: pl.Series) -> Indices:
-    """The positions of linked images among sorted keys, (p, 2), a < b, sorted.
-
-    Args:
-        links: pairs of keys (left_id, right_id), of which those with left_id < right_id count.
-        keys: the keys of all images.
-    """
-    one_way = links.filter(pl.col("left_id") < pl.col("right_id"))
-    ends = [keys.search_sorted(one_way[side]).to_numpy() for side in ("left_id", "right_id")]
-    positions = np.stack(ends, axis=1).astype(np.int64)
-    return positions[np.lexsort((positions[:, 1], positions[:, 0]))]
-
-
 class _Cells(NamedTuple):
     """All pairs of images (i, j) of some pairs of nodes, by pair, i and j, and their cosines.
 

@@ -7,7 +7,8 @@ from typing import Any
 import polars as pl
 import pytest
 
-from imgsim_assets.similarity.duplicate_groups import GroupStage, groups_table
+from imgsim_assets.similarity.duplicate_groups import GroupStage
+from imgsim_assets.similarity.group_tables import groups_table
 from imgsim_assets.similarity.settings import GroupSettings
 from imgsim_assets_tests.support.catalogs import indexed, repacked, sha256_of, tiny
 from imgsim_assets_tests.support.shell import Shell

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from imgsim_assets.reviews.table import latest_decisions, read_reviews, reviews_table
-from imgsim_assets.similarity.duplicate_groups import is_groups, reviewed_groups
+from imgsim_assets.similarity.group_tables import is_groups, reviewed_groups
 from imgsim_assets.similarity.matches import reviewed_name
 from imgsim_assets_tests.support.shell import Shell
 

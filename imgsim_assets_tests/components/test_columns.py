@@ -13,7 +13,7 @@ from imgsim_assets.components.metadata import schema_of
 from imgsim_assets.download.ledger.table import SCHEMA
 from imgsim_assets.encoders import table
 from imgsim_assets.evaluation import operating_points
-from imgsim_assets.similarity import duplicate_groups, graph, group_rows, match_rows
+from imgsim_assets.similarity import graph, group_rows, group_tables, match_rows
 from imgsim_assets.similarity.evidence import accepted_pairs
 from imgsim_assets.similarity.items import ORIENTATION
 
@@ -30,7 +30,7 @@ from imgsim_assets.similarity.items import ORIENTATION
         pytest.param(columns.GROUPS, group_rows.SCHEMA, id="duplicate_groups"),
         pytest.param(
             columns.CROSS_CATALOG_GROUPS_COLUMNS,
-            duplicate_groups.CROSS_CATALOG_SCHEMA,
+            group_tables.CROSS_CATALOG_SCHEMA,
             id="duplicate_groups across",
         ),
         pytest.param(columns.ENCODER_EVALUATION, operating_points.SCHEMA, id="encoder_evaluation"),

@@ -20,8 +20,9 @@ from imgsim_assets.pipeline.checks import (
 )
 from imgsim_assets.pipeline.settings import CheckSettings
 from imgsim_assets.similarity.audit import Audit
-from imgsim_assets.similarity.duplicate_groups import GroupStage, groups_table
+from imgsim_assets.similarity.duplicate_groups import GroupStage
 from imgsim_assets.similarity.graph import GraphStage, graph_table
+from imgsim_assets.similarity.group_tables import groups_table
 from imgsim_assets.similarity.settings import GraphSettings, GroupSettings
 from imgsim_assets.storage.store import Store
 from imgsim_assets_tests.support.catalogs import THUMBNAIL, indexed, tiny, turned

@@ -9,11 +9,8 @@ from PIL import Image
 
 from imgsim_assets.errors import StoreError
 from imgsim_assets.index.stage import IndexStage
-from imgsim_assets.similarity.duplicate_groups import (
-    GroupStage,
-    cross_catalog_groups_table,
-    groups_table,
-)
+from imgsim_assets.similarity.duplicate_groups import GroupStage
+from imgsim_assets.similarity.group_tables import cross_catalog_groups_table, groups_table
 from imgsim_assets.similarity.settings import CrossCatalogGroupSettings, GroupSettings
 from imgsim_assets.storage.shards import Shard
 from imgsim_assets.storage.store import Store

@@ -21,7 +21,8 @@ from imgsim_assets.reviews.table import SCHEMA, add_reviews
 from imgsim_assets.similarity.clustering import connected_components, star_clusters
 from imgsim_assets.similarity.cosine import Doubles, Indices
 from imgsim_assets.similarity.decided_groups import DecidedNodes, decided_clusters
-from imgsim_assets.similarity.duplicate_groups import DECISIONS, GroupStage, groups_table
+from imgsim_assets.similarity.duplicate_groups import GroupStage
+from imgsim_assets.similarity.group_tables import DECISIONS, groups_table
 from imgsim_assets.similarity.settings import CrossCatalogGroupSettings, GroupSettings, Linkage
 from imgsim_assets.storage.commit import Commit, PendingCommit
 from imgsim_assets.storage.store import Store

@@ -18,15 +18,16 @@ from imgsim_assets.index.stage import IndexStage
 from imgsim_assets.reviews.decisions import Decisions
 from imgsim_assets.reviews.table import empty_reviews
 from imgsim_assets.similarity import clustering
-from imgsim_assets.similarity.duplicate_groups import (
+from imgsim_assets.similarity.duplicate_groups import GroupStage
+from imgsim_assets.similarity.group_links import link_positions
+from imgsim_assets.similarity.group_rows import SCHEMA, group_items
+from imgsim_assets.similarity.group_tables import (
     BRIDGES,
     CROSS_CATALOG_SCHEMA,
-    GroupStage,
     cross_catalog_groups_table,
     groups_table,
 )
-from imgsim_assets.similarity.group_rows import SCHEMA, group_items
-from imgsim_assets.similarity.image_sets import ImageSets, link_positions
+from imgsim_assets.similarity.image_sets import ImageSets
 from imgsim_assets.similarity.items import Items
 from imgsim_assets.similarity.join_spec import JoinSpec
 from imgsim_assets.similarity.neighbor_lists import neighbor_lists

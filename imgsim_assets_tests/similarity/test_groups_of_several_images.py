@@ -21,12 +21,8 @@ from imgsim_assets.download.ledger.table import ledger_frame, ledger_table
 from imgsim_assets.encoders.recorded import FINGERPRINT
 from imgsim_assets.images.orientation import ORIENTATIONS
 from imgsim_assets.similarity import image_sets, items, row_pairs
-from imgsim_assets.similarity.duplicate_groups import (
-    BRIDGES,
-    GroupStage,
-    cross_catalog_groups_table,
-    groups_table,
-)
+from imgsim_assets.similarity.duplicate_groups import GroupStage
+from imgsim_assets.similarity.group_tables import BRIDGES, cross_catalog_groups_table, groups_table
 from imgsim_assets.similarity.items import Items
 from imgsim_assets.similarity.orientations import TurnedCatalogs
 from imgsim_assets.similarity.settings import CrossCatalogGroupSettings, GroupSettings, LinkSettings

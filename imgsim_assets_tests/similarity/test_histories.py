@@ -11,8 +11,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from imgsim_assets.similarity.duplicate_groups import GroupStage, groups_table
+from imgsim_assets.similarity.duplicate_groups import GroupStage
 from imgsim_assets.similarity.graph import GraphStage, graph_table
+from imgsim_assets.similarity.group_tables import groups_table
 from imgsim_assets.similarity.matches import MatchStage, match_table
 from imgsim_assets.similarity.settings import GraphSettings, GroupSettings, MatchSettings, Mode
 from imgsim_assets.storage.local_files import LocalFiles

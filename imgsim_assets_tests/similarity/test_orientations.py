@@ -19,8 +19,9 @@ from imgsim_assets.errors import SettingsError, StoreError
 from imgsim_assets.images.orientation import ORIENTATIONS, Orientation
 from imgsim_assets.similarity.audit import audit_graph, audit_matches
 from imgsim_assets.similarity.calibration import calibration_table
-from imgsim_assets.similarity.duplicate_groups import GroupReport, GroupStage, groups_table
+from imgsim_assets.similarity.duplicate_groups import GroupReport, GroupStage
 from imgsim_assets.similarity.graph import GraphStage, graph_table
+from imgsim_assets.similarity.group_tables import groups_table
 from imgsim_assets.similarity.matches import MatchReport, MatchStage, match_table
 from imgsim_assets.similarity.orientations import TurnedCatalogs
 from imgsim_assets.similarity.settings import GraphSettings, GroupSettings, MatchSettings

@@ -113,7 +113,7 @@ def groups_asset(catalog: CatalogContext, settings: GroupSettings) -> dg.AssetsD
     )
     @retry_faults
     def duplicate_groups(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
-        from imgsim_assets.similarity.duplicate_groups import groups_table
+        from imgsim_assets.similarity.group_tables import groups_table
 
         refuse_failed_inputs(context)
         pipeline = catalog.pipeline(context)

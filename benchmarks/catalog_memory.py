@@ -1,0 +1,194 @@
+"""Peak memory of an index, a measured threshold and duplicate groups, by the size of the catalog.
+
+python -m benchmarks.catalog_memory [--rows 100000 200000 400000 800000] [--dim 128]
+    [--steps build check threshold groups groups_within update]
+
+Each step is a process of its own. Its peak is the greatest resident memory, with mapped files and
+with what the process takes before the step: Python and its libraries. The vectors are random,
+with falling variances as those of encoders; one of a hundred is nearly that of another image.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import multiprocessing
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from multiprocessing.context import SpawnContext
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+import polars as pl
+
+from imgsim_assets.catalog.stage import items_table
+from imgsim_assets.download.ledger.table import empty_ledger, ledger_table
+from imgsim_assets.encoders.recorded import FINGERPRINT
+from imgsim_assets.encoders.table import SCHEMA, embeddings_table
+from imgsim_assets.encoders.vectors import VectorRows, VectorTable
+from imgsim_assets.index.stage import IndexStage, open_index
+from imgsim_assets.pipeline.invariants import index_invariants
+from imgsim_assets.similarity.calibration import CatalogItems, calibrate
+from imgsim_assets.similarity.duplicate_groups import GroupStage
+from imgsim_assets.similarity.items import from_index
+from imgsim_assets.similarity.settings import GroupSettings
+from imgsim_assets.storage.commit import PendingCommit
+from imgsim_assets.storage.store import Store
+
+T = TypeVar("T")
+
+_BYTES_PER_APPEND = 10 * 2**20
+_NAME, _ENCODER = "shop", "f" * 16
+# Of the images of the catalog, one in so many is a near copy of the one before.
+_COPIES = 100
+_THRESHOLD = 0.99
+_ITEMS_PER_BRAND = 1000
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, nargs="+", default=[100_000, 200_000, 400_000, 800_000])
+    parser.add_argument("--dim", type=int, default=128)
+    parser.add_argument("--steps", nargs="+", default=list(_STEPS), choices=list(_STEPS))
+    options = parser.parse_args()
+    processes = multiprocessing.get_context("spawn")
+    for rows in options.rows:
+        with tempfile.TemporaryDirectory() as folder:
+            _in_process(processes, _fill, Path(folder), rows, options.dim)
+            size = 4 * rows * options.dim
+            for step in options.steps:
+                start, peak, seconds = _in_process(processes, _measured, Path(folder), step)
+                print(
+                    f"{rows:>9,} x {options.dim}, {size / 2**20:.0f} MiB of vectors: {step} "
+                    f"{peak / 2**20:.0f} MiB, {start / 2**20:.0f} of them at the start, "
+                    f"{seconds:.1f} s",
+                    flush=True,
+                )
+
+
+def _in_process(processes: SpawnContext, work: Callable[..., T], *arguments: Any) -> T:
+    with processes.Pool(1) as pool:
+        return pool.apply(work, arguments)
+
+
+def _fill(folder: Path, rows: int, dim: int) -> None:
+    store = Store.open(folder)
+    vectors = VectorTable(store, _NAME, _ENCODER)
+    random = np.random.default_rng(0)
+    scale = (1 / np.sqrt(1 + np.arange(dim))).astype(np.float32)
+    keys = [hashlib.sha256(str(n).encode()).hexdigest() for n in range(rows)]
+    per_append = _BYTES_PER_APPEND // (4 * dim)
+    for start in range(0, rows, per_append):
+        part = keys[start : start + per_append]
+        unit = scale * random.standard_normal((len(part), dim), dtype=np.float32)
+        unit[1::_COPIES] = unit[::_COPIES] * (1 + 1e-3 * random.standard_normal(dim))
+        unit /= np.linalg.norm(unit, axis=1, keepdims=True)
+        vectors.append(VectorRows(part, unit, np.ones(len(part), np.float32)))
+    ids = [f"item{n:09d}" for n in range(rows)]
+    images = pl.DataFrame({"id": ids, "sha256": keys}).with_columns(
+        pl.lit(0, pl.Int32).alias("image"), pl.lit("ok").alias("status")
+    )
+    embedded = images.with_columns(
+        pl.lit(False).alias("truncated"), pl.lit(None, pl.String).alias("detail")
+    ).select(list(SCHEMA))
+    table = embeddings_table(store, _NAME)
+    file = table.write_rows(embedded).with_metadata(**{FINGERPRINT: _ENCODER})
+    properties = {FINGERPRINT: _ENCODER, "encoder": {"name": "hog_color"}}
+    table.commit(lambda _: PendingCommit([file], {"images": 1}, properties))
+    number = pl.int_range(pl.len())
+    fetched = images.with_columns(
+        pl.concat_str(pl.lit("https://images.example/"), "id").alias("url"),
+        *(((number * 37) % 1000 + 200).cast(pl.Int32).alias(side) for side in ("width", "height")),
+        ((number * 53) % 100_000).alias("bytes"),
+    )
+    ledger = ledger_table(store, _NAME)
+    rows_of_ledger = pl.concat([empty_ledger(), fetched], how="diagonal_relaxed")
+    written = ledger.write_rows(rows_of_ledger)
+    ledger.commit(lambda _: PendingCommit([written], {}, {}))
+    items = items_table(store, _NAME)
+    listed = fetched.select(
+        "id", "url", (number // _ITEMS_PER_BRAND).cast(pl.String).alias("brand")
+    )
+    of_items = items.write_rows(listed)
+    items.commit(lambda _: PendingCommit([of_items], {}, {}))
+
+
+class _Peak(NamedTuple):
+    """Bytes of resident memory before a step and at most, and the seconds of the step."""
+
+    start: int
+    peak: int
+    seconds: float
+
+
+def _measured(folder: Path, step: str) -> _Peak:
+    import faiss  # noqa: F401 - the memory of the libraries is that of the start
+    import scipy.sparse  # noqa: F401
+
+    store = Store.open(folder)
+    start, began = _status("VmRSS"), time.perf_counter()
+    _STEPS[step](store)
+    return _Peak(start, _status("VmHWM"), time.perf_counter() - began)
+
+
+def _status(name: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(name)).split()[1]) * 1024
+
+
+def _build(store: Store) -> None:
+    IndexStage(store, _NAME).run()
+
+
+def _update(store: Store) -> None:
+    """Of a hundredth of the images, other ones have the vectors."""
+    table = embeddings_table(store, _NAME)
+    latest = table.latest()
+    if latest is None:
+        raise AssertionError("the catalog was filled")
+    rows = table.read(latest)
+    kept = rows.gather_every(100, offset=0).select(
+        (pl.col("id") + pl.lit("-new")).alias("id"), pl.exclude("id")
+    )
+    changed = pl.concat([rows.filter(pl.int_range(pl.len()) % 100 != 0), kept]).sort("id")
+    file = table.write_rows(changed).with_metadata(**{FINGERPRINT: _ENCODER})
+    properties = latest.properties
+    table.commit(lambda _: PendingCommit([file], {"images": 2}, properties))
+    IndexStage(store, _NAME).run()
+
+
+def _check(store: Store) -> None:
+    _, index = open_index(store, _NAME)
+    results = index_invariants(store, _NAME, index)
+    if not all(result.passed for result in results.values()):
+        raise AssertionError(results)
+
+
+def _threshold(store: Store) -> None:
+    calibrate(store, CatalogItems(_NAME, *from_index(store, _NAME)), 0.01)
+
+
+def _groups(store: Store) -> None:
+    GroupStage(store, _NAME, GroupSettings(threshold=_THRESHOLD)).run()
+
+
+def _groups_within(store: Store) -> None:
+    """Of the items of one brand: few pairs, so that the time does not grow with the square."""
+    settings = GroupSettings(threshold=_THRESHOLD, within=["brand"])
+    GroupStage(store, _NAME, settings, variant="within").run()
+
+
+_STEPS: Mapping[str, Callable[[Store], None]] = {
+    "build": _build,
+    "check": _check,
+    "threshold": _threshold,
+    "groups": _groups,
+    "groups_within": _groups_within,
+    "update": _update,
+}
+
+
+if __name__ == "__main__":
+    main()

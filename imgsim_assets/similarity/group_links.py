@@ -1,0 +1,113 @@
+"""The links of duplicate groups: pairs of distinct images that are similar or the same."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import partial
+
+import numpy as np
+import polars as pl
+
+from imgsim_assets.similarity.cosine import Indices
+from imgsim_assets.similarity.evidence.accepted_pairs import EvidenceRule, evident_pairs
+from imgsim_assets.similarity.evidence.compare_pairs import PairEvidence
+from imgsim_assets.similarity.item_pairs import item_pairs
+from imgsim_assets.similarity.items import Items, row_keys, turned_keys
+from imgsim_assets.similarity.join_spec import JoinSpec
+from imgsim_assets.similarity.materialized import (
+    NEIGHBOR_LISTS,
+    ORIENTATIONS_PROPERTY,
+    MaterializedResult,
+)
+from imgsim_assets.similarity.neighbor_lists import CachedNeighborLists, ListBlock
+from imgsim_assets.similarity.settings import APPROXIMATE, METHOD
+from imgsim_assets.similarity.updated_lists import updated_lists
+from imgsim_assets.storage.commit import DataFile
+from imgsim_assets.storage.store import Store
+
+
+@dataclass(frozen=True)
+class ImageLinks:
+    """The links of distinct images.
+
+    Attributes:
+        links: (p, 2) positions of images, a < b, sorted.
+        files: what the next run needs.
+        incremental: whether cached links were used.
+        evidence: for all candidates; None where similarities alone decide.
+    """
+
+    links: Indices
+    files: list[DataFile] = field(repr=False)
+    incremental: bool
+    evidence: PairEvidence | None = None
+
+
+def image_links(
+    store: Store,
+    result: MaterializedResult,
+    images: Items,
+    turned: Items | None,
+    threshold: float,
+    rule: EvidenceRule | None,
+) -> ImageLinks:
+    """Update the links of images.
+
+    Args:
+        store: where the images are.
+        result: the table of the groups, whose latest commit has earlier links.
+        images: the distinct images.
+        turned: the same in all orientations; None where all are compared upright.
+        threshold: the minimum cosine of a link, where similarities alone decide.
+        rule: which candidates count; None where similarities alone decide.
+    """
+    rows, cached = turned or images, _cached_links(result)
+    if rule is None:
+        spec = JoinSpec(threshold, exclude_self=True)
+        is_exact = result.properties[METHOD] != APPROXIMATE
+        work = partial(_links_of_block, rows, images, is_exact)
+        lists = updated_lists(result, rows, images, spec, work, role=NEIGHBOR_LISTS, cached=cached)
+        links = np.unique(np.concatenate(lists.results), axis=0)
+        return ImageLinks(links, lists.files, lists.incremental)
+    found = evident_pairs(store, result, rows, images, rule, cached, exclude_self=True)
+    links = link_positions(_of_images(found.rows, rows, images), images.keys["id"])
+    return ImageLinks(links, found.files, found.incremental, found.evidence)
+
+
+def link_positions(links: pl.DataFrame, keys: pl.Series) -> Indices:
+    """The positions of linked images among sorted keys, (p, 2), a < b, sorted, each pair once.
+
+    Args:
+        links: pairs of different keys (left_id, right_id), in one direction or in both.
+        keys: the keys of all images.
+    """
+    ends = [keys.search_sorted(links[side]).to_numpy() for side in ("left_id", "right_id")]
+    ordered = np.sort(np.stack(ends, axis=1).astype(np.int64), axis=1)
+    return np.unique(ordered, axis=0)
+
+
+def _links_of_block(rows: Items, images: Items, is_exact: bool, block: ListBlock) -> Indices:
+    """The links of the images of a block.
+
+    Exact lists have each pair in both directions. Of approximate ones, an image can have another
+    as a candidate, and not the reverse.
+    """
+    pairs = _of_images(block.lists, rows, images)
+    if is_exact:
+        pairs = pairs.filter(pl.col("left_id") < pl.col("right_id"))
+    return link_positions(pairs, images.keys["id"])
+
+
+def _of_images(pairs: pl.DataFrame, rows: Items, images: Items) -> pl.DataFrame:
+    """The pairs of images of pairs of rows, of which each orientation of an image is one."""
+    return item_pairs(pairs, rows, images) if rows.is_turned else pairs
+
+
+def _cached_links(result: MaterializedResult) -> CachedNeighborLists | None:
+    """The links of an earlier run; of its items only the images, which lie on the right."""
+    cached = result.cached_lists()
+    if cached is None:
+        return None
+    images = cached.right
+    rows = row_keys(turned_keys(images)) if result.properties[ORIENTATIONS_PROPERTY] else images
+    return CachedNeighborLists(cached.lists, rows, images)
