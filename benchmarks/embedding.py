@@ -8,14 +8,12 @@ counts. The variants are
     naive      torchvision's transform, batches of 64, eager float32, no overlap
     stage      the embeddings stage: stored bytes to committed vectors, bf16 where the CPU has it
     stage32    the same in float32
-    forward    forward passes alone on prepared images, one batch per core; forward32 in float32
-    decode     decoding and resizing alone, one image per core
     onnx       the stage with ONNX Runtime's float32 session as its encoder (needs the packages
                onnxruntime, onnx and onnxscript; skipped where they are missing)
 
 "images per core second" divides by the CPU time of the process, which other work on the machine
-disturbs less than elapsed time. The bound of a stage is cores / (core seconds of forward + core
-seconds of decode) per image.
+disturbs less than elapsed time. `benchmarks.embedding_bound` compares the stage with what decoding
+and forward passes alone allow.
 
 With `--gpu DEVICE` it compares decoding on the CPU and on a GPU instead (benchmarks.gpu_embedding).
 """
@@ -36,7 +34,6 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -46,17 +43,14 @@ import polars as pl
 from numpy.typing import NDArray
 from PIL import Image
 
-from imgsim_assets.encoders.encoder import load_encoder
-from imgsim_assets.encoders.hardware import usable_cores
-from imgsim_assets.encoders.settings import EncoderSettings
+from imgsim_assets.encoders.settings import AUTO, BF16, FP32, EncoderSettings
 from imgsim_assets.encoders.stage import EmbeddingStage
 from imgsim_assets.encoders.table import embeddings_table
 from imgsim_assets.encoders.vectors import VectorTable
-from imgsim_assets.images.decode import decode
 from imgsim_assets.storage.store import Store
 from imgsim_assets_tests.support.catalogs import fill
 
-VARIANTS = ("naive", "stage", "stage32", "forward", "forward32", "decode", "onnx")
+VARIANTS = ("naive", "stage", "stage32", "onnx")
 # The naive loop is slow, and fewer images suffice for its rate.
 MAX_IMAGES = {"naive": 192}
 _ONNX_FILE = "IMGSIM_BENCHMARK_ONNX"
@@ -132,15 +126,7 @@ def _print_ratios(measured: dict[str, list[dict[str, float]]], rate: str) -> Non
             ]
             print(f"{name}: {statistics.median(values):.2f}")
 
-    for stage, forward in (("stage", "forward"), ("stage32", "forward32")):
-        ratio(
-            f"{stage} / bound",
-            # Rates are of all cores: core seconds per image are cores / rate.
-            lambda r, s=stage, f=forward: r[s] * (1 / r[f] + 1 / r["decode"]),  # type: ignore[misc]
-            stage,
-            forward,
-            "decode",
-        )
+    for stage in ("stage", "stage32"):
         ratio(f"{stage} / naive", lambda r, s=stage: r[s] / r["naive"], stage, "naive")  # type: ignore[misc]
         ratio(f"{stage} / onnx", lambda r, s=stage: r[s] / r["onnx"], stage, "onnx")  # type: ignore[misc]
 
@@ -157,14 +143,9 @@ def _measure(args: argparse.Namespace) -> dict[str, float]:
     images = dict(islice(members(args.images), MAX_IMAGES.get(variant, args.count)))
     if variant == "naive":
         rate = _naive(list(images.values()), args.weights)
-    elif variant.startswith("forward"):
-        rate = _forward(list(images.values()), _mobilenet(args.weights, variant[7:]))
-    elif variant == "decode":
-        rate = _decode(list(images.values()), _mobilenet(args.weights, "32"))
     else:
-        encoder = (
-            _onnx(args.weights) if variant == "onnx" else _mobilenet(args.weights, variant[5:])
-        )
+        precision = FP32 if variant == "stage32" else AUTO
+        encoder = _onnx(args.weights) if variant == "onnx" else mobilenet(args.weights, precision)
         rate = _stage(images, encoder)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return {"images/s": rate[0], "images/core s": rate[1], "peak MiB": peak}
@@ -180,12 +161,10 @@ def members(archive: Path) -> Iterable[tuple[str, bytes]]:
                 yield member.name, file.read()
 
 
-def _mobilenet(weights: Path, bits: str) -> EncoderSettings:
+def mobilenet(weights: Path, precision: str) -> EncoderSettings:
+    """MobileNetV2 on the CPU."""
     return EncoderSettings(
-        name="mobilenet_v2",
-        weights=str(weights.absolute()),
-        device="cpu",
-        precision="fp32" if bits == "32" else "auto",
+        name="mobilenet_v2", weights=str(weights.absolute()), device="cpu", precision=precision
     )
 
 
@@ -232,36 +211,6 @@ def _stage(images: dict[str, bytes], encoder: EncoderSettings) -> tuple[float, f
         (shard,) = fill(store, "shop", dict(images))
         started = _Stopwatch()
         return started.rates(stage.run(shard).embedded)
-
-
-def _forward(images: Sequence[bytes], settings: EncoderSettings) -> tuple[float, float]:
-    """Encode batches of the encoder's own size in one thread per core."""
-    from imgsim_assets.encoders.hardware import has_bf16
-
-    if settings.precision == "auto":
-        settings = settings.model_copy(update={"precision": "bf16" if has_bf16() else "fp32"})
-    encoder: Any = load_encoder(settings)
-    size = encoder.batch_size
-    prepared = [encoder.prepare(decode(data)) for data in images]
-    batches = [np.stack(prepared[at : at + size]) for at in range(0, len(prepared), size)]
-    with ThreadPoolExecutor(usable_cores(), initializer=encoder.use_one_thread) as pool:
-        list(pool.map(encoder.encode, batches[:8]))
-        started = _Stopwatch()
-        list(pool.map(encoder.encode, batches))
-        return started.rates(len(images))
-
-
-def _decode(images: Sequence[bytes], settings: EncoderSettings) -> tuple[float, float]:
-    encoder: Any = load_encoder(settings)
-
-    def prepare(data: bytes) -> None:
-        encoder.prepare(decode(data, min_size=4 * encoder.input_size))
-
-    with ThreadPoolExecutor(usable_cores()) as pool:
-        list(pool.map(prepare, images[:64]))
-        started = _Stopwatch()
-        list(pool.map(prepare, images))
-        return started.rates(len(images))
 
 
 # ---- ONNX Runtime -----------------------------------------------------------------------
@@ -315,7 +264,7 @@ def _onnx(weights: Path) -> EncoderSettings:
 
     from imgsim_assets.encoders.pretrained import load_feature_model
 
-    module, size = load_feature_model(_mobilenet(weights, "32"))
+    module, size = load_feature_model(mobilenet(weights, FP32))
     path = Path(tempfile.mkdtemp()) / "mobilenet_v2.onnx"
     example = torch.zeros(OnnxEncoder.batch_size, 3, size, size)
     torch.onnx.export(module.eval(), (example,), str(path), input_names=["images"], verbose=False)
@@ -331,8 +280,8 @@ def _quality(args: argparse.Namespace) -> dict[str, Any]:
     images = dict(members(args.images))
     quality: dict[str, Any] = {}
     vectors = {}
-    for precision in ("fp32", "bf16"):
-        encoder = _mobilenet(args.weights, "").model_copy(update={"precision": precision})
+    for precision in (FP32, BF16):
+        encoder = mobilenet(args.weights, precision)
         with tempfile.TemporaryDirectory() as folder:
             store = Store.open(folder)
             stage = EmbeddingStage(store, "shop", encoder)

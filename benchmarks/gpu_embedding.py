@@ -38,8 +38,9 @@ from numpy.typing import NDArray
 from imgsim_assets.encoders import torch_encoder
 from imgsim_assets.encoders.encoder import gpu_decodable_jpeg, load_encoder, min_decode_size
 from imgsim_assets.encoders.hardware import has_bf16, usable_cores
+from imgsim_assets.encoders.report import EmbeddingReport
 from imgsim_assets.encoders.settings import EncoderSettings
-from imgsim_assets.encoders.stage import EmbeddingReport, EmbeddingStage
+from imgsim_assets.encoders.stage import EmbeddingStage
 from imgsim_assets.encoders.vectors import VectorTable
 from imgsim_assets.images.decode import decode
 from imgsim_assets.images.jpeg import Jpeg

@@ -40,7 +40,7 @@ BACKBONE_VERSION = 1
 # Increment when the preprocessing or the feature of another library's models changes.
 LIBRARY_VERSION = 1
 # Increment when bf16 vectors alone change, as when fewer steps are rounded.
-BF16_VERSION = 2
+BF16_VERSION = 3
 # Increment when a GPU decodes other files, or resizes differently.
 GPU_DECODER_VERSION = 1
 # A JPEG decoded at a reduced size keeps at least this many times the encoder's

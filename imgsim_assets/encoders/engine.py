@@ -1,8 +1,9 @@
 """Images to features: decoding and encoding overlap, in bounded memory.
 
-Decoding threads prepare images in order. Batches of them go to the encoder's replicas, one thread
-each: the cores of a CPU, or GPUs. Where the encoder has a JPEG decoder, the threads pass JPEGs
-on, and their batch is decoded before it is encoded. Results come back in the order of the keys.
+Threads, one for each core, prepare images in order. Batches of them go to the encoder's replicas:
+on a CPU in the same threads, on GPUs in one thread each. Where the encoder has a JPEG decoder, the
+threads pass JPEGs on, and their batch is decoded before it is encoded. Results come back in the
+order of the keys.
 
 An image's vector depends on the image alone: batches of an encoder that asks for it are padded to
 one size, so that neither the other images nor the number of threads select other kernels.
@@ -16,7 +17,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from queue import SimpleQueue
@@ -28,6 +29,7 @@ from PIL import Image
 
 from imgsim_assets.encoders.encoder import Decoder, Encoder
 from imgsim_assets.encoders.hardware import is_out_of_memory, usable_cores
+from imgsim_assets.encoders.timings import StageTimings
 from imgsim_assets.errors import EncoderError
 from imgsim_assets.images.decode import decode
 from imgsim_assets.images.errors import ImageError
@@ -73,32 +75,6 @@ _Ready = NDArray[Any] | Jpeg
 _Prepared = _Ready | ImageError | _PreprocessError
 
 
-@dataclass
-class StageTimings:
-    """Seconds spent on decoding, preprocessing and forward passes, summed over cores.
-
-    Work of a CPU is measured in time of its core, work of a GPU in elapsed time.
-    """
-
-    images: int = 0
-    decode: float = 0.0
-    preprocess: float = 0.0
-    forward: float = 0.0
-    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
-
-    def add(self, *, images: int = 0, **seconds: float) -> None:
-        """Add images and the seconds of a part, from any thread."""
-        with self._lock:
-            self.images += images
-            for part, spent in seconds.items():
-                setattr(self, part, getattr(self, part) + spent)
-
-    def images_per_second(self) -> dict[str, float]:
-        """The rate of each part on one core, or on one GPU."""
-        parts = {"decode": self.decode, "preprocess": self.preprocess, "forward": self.forward}
-        return {part: self.images / spent for part, spent in parts.items() if spent > 0}
-
-
 class Engine:
     """Runs one encoder over any number of images in bounded memory.
 
@@ -132,13 +108,17 @@ class Engine:
         self._idle_replicas: SimpleQueue[Encoder] = SimpleQueue()
         for replica in self._replicas:
             self._idle_replicas.put(replica)
-        # Threads start when work finds none idle, and end with their pool.
-        self._decode_pool = ThreadPoolExecutor(self._cores, "decode")
-        init = getattr(encoder, "use_one_thread", None)
-        self._encode_pool = ThreadPoolExecutor(len(self._replicas), "encode", init)
         self._pads_batches = bool(getattr(encoder, "fixed_batch", False))
         devices = [str(getattr(replica, "device", "cpu")) for replica in self._replicas]
         self.device = ", ".join(dict.fromkeys(devices))
+        # Threads start when work finds none idle, and end with their pool.
+        init = getattr(encoder, "use_one_thread", None)
+        self._decode_pool = ThreadPoolExecutor(self._cores, "decode", init)
+        if self.device == "cpu" and len(self._replicas) == self._cores:
+            # With more threads than cores, their data would evict each other's from the caches.
+            self._encode_pool = self._decode_pool
+        else:
+            self._encode_pool = ThreadPoolExecutor(len(self._replicas), "encode", init)
         self._clock = time.thread_time if self.device == "cpu" else time.perf_counter
 
     def run(

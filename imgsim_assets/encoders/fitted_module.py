@@ -7,12 +7,10 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from imgsim_assets.encoders.conv_fusion import (
-    can_fuse_activations,
-    fold_batch_norms,
-    fuse_activations,
-)
-from imgsim_assets.encoders.linear_fusion import can_fuse_linear_layers, fuse_linear_layers
+from imgsim_assets.encoders import fused_convolution, linear_fusion, onednn
+from imgsim_assets.encoders.conv_fusion import fuse_convolutions
+from imgsim_assets.encoders.linear_fusion import fuse_linear_layers
+from imgsim_assets.encoders.norm_folding import fold_batch_norms
 
 
 class FittedModule(NamedTuple):
@@ -37,10 +35,13 @@ def fit_module(module: nn.Module, device: torch.device, dtype: torch.dtype) -> F
     """
     has_convolutions = any(isinstance(part, nn.BatchNorm2d) for part in module.modules())
     fitted = fold_batch_norms(module) if has_convolutions else module.eval()
-    fuses_convolutions = has_convolutions and can_fuse_activations(device, dtype)
-    fuses_linear_layers = can_fuse_linear_layers(device, dtype)
+    if not onednn.suits(device, dtype):
+        return FittedModule(fitted, is_fused=False)
+    fuses_convolutions = has_convolutions and fused_convolution.agrees_with_torch(dtype)
+    # torch's own layers are fast in bf16.
+    fuses_linear_layers = dtype == torch.float32 and linear_fusion.agrees_with_torch()
     if fuses_convolutions:
-        fitted = fuse_activations(fitted)
+        fitted = fuse_convolutions(fitted)
     if fuses_linear_layers:
         fitted = fuse_linear_layers(fitted)
     return FittedModule(fitted, fuses_convolutions or fuses_linear_layers)

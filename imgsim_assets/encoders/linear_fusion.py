@@ -1,12 +1,10 @@
-"""Fully connected layers whose weights oneDNN has reordered once, for x86 CPUs in float32.
+"""Fully connected layers whose weights oneDNN has reordered once, for float32.
 
-They are the operators that torch.compile uses for a model with frozen weights. torch's own layer
-calls another library, which uses half of what some processors can do.
+torch's own layer calls another library, which uses half of what some processors can do.
 """
 
 from __future__ import annotations
 
-import platform
 import threading
 from functools import cache
 
@@ -57,26 +55,9 @@ class FusedLinear(nn.Module):
             return self._reordered
 
 
-def can_fuse_linear_layers(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether the operators exist, are correct, and are known to be faster for a device."""
-    return (
-        device.type == "cpu"
-        and dtype == torch.float32
-        and platform.machine() in ("x86_64", "AMD64")
-        and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-        and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
-        and _fuses_correctly()
-    )
-
-
 @cache
-def _fuses_correctly() -> bool:
-    """Whether the operators accept our arguments and agree with torch's own.
-
-    They are no public part of torch, so that another release may change them. Without them a
-    network is slower, and its vectors are the same but for rounding.
-    """
+def agrees_with_torch() -> bool:
+    """Whether oneDNN's operators exist, accept our arguments and give the numbers of torch's."""
     with torch.device("meta"):  # which draws no random numbers
         linear = nn.Linear(8, 4)
     state = {"weight": torch.linspace(-2, 2, 32).view(4, 8), "bias": torch.linspace(-1, 1, 4)}

@@ -10,98 +10,40 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import polars as pl
-from PIL import Image
 
 from imgsim_assets.catalog.image_key import IMAGE
 from imgsim_assets.download.ledger.table import ledger_table
 from imgsim_assets.download.status import OK
+from imgsim_assets.encoders.embeddings_writer import EmbeddingsWriter
 from imgsim_assets.encoders.encoder import (
     Encoder,
     default_batch_size,
     fingerprint,
-    gpu_decodable_jpeg,
     load_encoder,
-    min_decode_size,
     needs_loading,
 )
-from imgsim_assets.encoders.engine import EncodedBatch, Engine, FailedImage, StageTimings
-from imgsim_assets.encoders.known_failures import SIZE, EarlierRows, KnownFailures
+from imgsim_assets.encoders.engine import Engine, FailedImage
+from imgsim_assets.encoders.image_loader import ImageLoader
+from imgsim_assets.encoders.known_failures import SIZE, KnownFailures
 from imgsim_assets.encoders.precision import resolve_precision
 from imgsim_assets.encoders.probe import (
-    PROBE,
     probe_vectors,
     recorded_probe,
     require_same_vectors,
     to_property,
 )
-from imgsim_assets.encoders.recorded import ENCODER, FINGERPRINT, to_metadata
+from imgsim_assets.encoders.report import EmbeddingReport
 from imgsim_assets.encoders.settings import EncoderSettings
-from imgsim_assets.encoders.table import LOST_IMAGE, embeddings_table, status_rows
-from imgsim_assets.encoders.vector_files import BLANK, FLAGS, TRUNCATED
-from imgsim_assets.encoders.vectors import VectorRows, VectorTable, concat_rows, vectors_digest
+from imgsim_assets.encoders.table import embeddings_table, status_rows
+from imgsim_assets.encoders.timings import StageTimings
+from imgsim_assets.encoders.vector_files import TRUNCATED
+from imgsim_assets.encoders.vector_writer import VectorWriter
+from imgsim_assets.encoders.vectors import VectorTable, vectors_digest
 from imgsim_assets.errors import CorruptFileError, StoreError
-from imgsim_assets.images.content import is_blank
-from imgsim_assets.images.decode import decode
-from imgsim_assets.images.errors import ImageError
-from imgsim_assets.images.jpeg import Jpeg
 from imgsim_assets.progress import Log, Progress, silent
-from imgsim_assets.storage.commit import Commit, PendingCommit, is_compacted, replace_shard
 from imgsim_assets.storage.shards import Shard
 from imgsim_assets.storage.store import Store
-
-COMMIT_EVERY_SECONDS = 5.0
-
-
-@dataclass(frozen=True)
-class EmbeddingReport:
-    """What a run did for one shard.
-
-    Attributes:
-        shard: name of the shard.
-        version: of the embeddings table.
-        items: items of the shard that have an image.
-        usable_items: items of which an image has a vector.
-        images: the images of these items.
-        distinct_images: how many of these differ.
-        embedded: images that were encoded, in this run and before it by `embed_available`.
-        reused: vectors copied from other catalogs. The remaining distinct images had a vector.
-        seconds: duration of the work.
-        statuses: number of images by status.
-        changed: whether the run committed a new version.
-        data_version: digest of which image of which item has which vector of which encoder.
-        fingerprint: of the encoder.
-        precision: fp32 or bf16.
-        recommended_threshold: the threshold that was measured for the encoder, if any.
-        dim: width of the vectors, None where there are none.
-        embedded_early: those of `embedded` that were encoded while the shard was being fetched.
-        images_per_second: rates of decode, preprocess and forward, see
-            `StageTimings`; empty where no image was encoded.
-        device: the devices that encoded, None where no image was encoded.
-        batch_size: images per forward pass, None where no image was encoded.
-    """
-
-    shard: str
-    version: int
-    items: int
-    usable_items: int
-    images: int
-    distinct_images: int
-    embedded: int
-    reused: int
-    seconds: float
-    statuses: Mapping[str, int]
-    changed: bool
-    data_version: str
-    fingerprint: str
-    precision: str
-    recommended_threshold: float | None
-    dim: int | None = None
-    embedded_early: int = 0
-    images_per_second: Mapping[str, float] = field(default_factory=dict)
-    device: str | None = None
-    batch_size: int | None = None
 
 
 class StoppedError(Exception):
@@ -154,6 +96,7 @@ class EmbeddingStage:
         self._encoder = self._load() if needs_loading(settings) else None
         self.fingerprint = fingerprint(self._settings, self._encoder)
         self._vectors = VectorTable(store, name, self.fingerprint)
+        self._writer = EmbeddingsWriter(self._table, self._settings, self.fingerprint)
         self._engine: Engine | None = None
         self._probe: str | None = None
 
@@ -199,8 +142,9 @@ class EmbeddingStage:
         failures = {key: reasons[key] for key in distinct & reasons.keys()}
         rows = status_rows(images, failures, self._known.flagged[TRUNCATED])
         metadata = self._file_metadata(distinct - failures.keys(), generation)
-        commit = base if self._is_committed(base, shard, rows, metadata, earlier) else None
-        commit = commit or self._commit(shard, ledger, rows, metadata)
+        commit = self._writer.commit(
+            shard, rows, metadata, earlier, base=base, ledger=ledger, probe=self._probe
+        )
         embedded = rows.filter(pl.col("status") == OK).select("id", IMAGE, "sha256")
         rates = work.timings.images_per_second()
         engine = self._engine if rates else None
@@ -290,42 +234,25 @@ class EmbeddingStage:
 
     def _embed(self, images: Sequence[str], shard: Shard, work: _ShardWork) -> None:
         engine = self._open_engine()
+        loader = ImageLoader(self._store.blobs, engine.encoder, self._known)
         engine.timings = work.timings
-        pending: list[VectorRows] = []
-        committed = time.monotonic()
         label = f"{self._name} shard {shard.name}"
         with (
             Progress(label, len(images), self._log) as progress,
-            closing(engine.run(images, self._load_image, self._check_content)) as results,
+            VectorWriter(self._vectors, self._known) as writer,
+            closing(engine.run(images, loader.load, loader.check)) as results,
         ):
-            try:
-                for result in results:
-                    if isinstance(result, FailedImage):
-                        status, detail = result.error.status, result.error.detail[:500]
-                        self._known.reasons[result.key] = (status, detail)
-                        progress.advance(kind=status)
-                    else:
-                        pending.append(_unit_rows(result, self._known.reasons))
-                        work.embedded += len(result.keys)
-                        progress.advance(len(result.keys), kind=OK)
-                    if self._stop.is_set():
-                        raise StoppedError
-                    if time.monotonic() - committed >= COMMIT_EVERY_SECONDS:
-                        self._append(concat_rows(pending))
-                        pending.clear()
-                        committed = time.monotonic()
-            finally:
-                # A run that fails or is canceled keeps what it computed.
-                self._append(concat_rows(pending))
-
-    def _append(self, rows: VectorRows) -> None:
-        """Commit vectors, those of images with flags apart."""
-        by_flags: dict[tuple[str, ...], list[int]] = {}
-        for row, sha256 in enumerate(rows.sha256):
-            flags = tuple(flag for flag in FLAGS if sha256 in self._known.flagged[flag])
-            by_flags.setdefault(flags, []).append(row)
-        for flags, chosen in by_flags.items():
-            self._vectors.append(_select(rows, chosen), flags=flags)
+            for result in results:
+                if isinstance(result, FailedImage):
+                    status, detail = result.error.status, result.error.detail[:500]
+                    self._known.reasons[result.key] = (status, detail)
+                    progress.advance(kind=status)
+                else:
+                    work.embedded += len(result.keys)
+                    writer.add(result)
+                    progress.advance(len(result.keys), kind=OK)
+                if self._stop.is_set():
+                    raise StoppedError
 
     def _open_engine(self) -> Engine:
         """The engine; loads the encoder when it is first needed."""
@@ -350,63 +277,6 @@ class EmbeddingStage:
     def _load(self) -> Encoder:
         return load_encoder(self._settings)
 
-    def _load_image(self, sha256: str) -> Image.Image | Jpeg:
-        try:
-            data = self._store.blobs.get(sha256)
-        except CorruptFileError as error:
-            self._store.blobs.report_missing(sha256)
-            raise ImageError(LOST_IMAGE, str(error)) from error
-        encoder = self._open_engine().encoder
-        jpeg = gpu_decodable_jpeg(data, encoder)
-        if jpeg is not None:
-            return jpeg
-        image = decode(
-            data,
-            min_size=min_decode_size(encoder),
-            accept_truncated=self._known.accepts_truncated,
-        )
-        if image.info.get(TRUNCATED):
-            self._known.flagged[TRUNCATED].add(sha256)
-        return image
-
-    def _check_content(self, sha256: str, image: Image.Image) -> None:
-        self._known.rule.require_content(image)
-        if self._known.rule.keeps_blank and is_blank(image):
-            self._known.flagged[BLANK].add(sha256)
-
-    # ---- committing -----------------------------------------------------------------
-
-    def _commit(
-        self, shard: Shard, ledger: Commit, rows: pl.DataFrame, metadata: Mapping[str, Any]
-    ) -> Commit:
-        def change(newest: Commit | None) -> PendingCommit | None:
-            if self._is_committed(newest, shard, rows, metadata, EarlierRows()):
-                return None
-            file = self._table.write_rows(rows).with_metadata(**metadata)
-            input_version = newest.inputs.get("images", 0) if newest is not None else 0
-            return PendingCommit(
-                replace_shard(newest, shard, [file]),
-                inputs={"images": max(ledger.version, input_version)},
-                properties={
-                    FINGERPRINT: self.fingerprint,
-                    ENCODER: to_metadata(self._settings),
-                    **self._probe_property(newest),
-                },
-            )
-
-        commit = self._table.commit(change)
-        if commit is None:
-            raise AssertionError("the first run of a shard always commits")
-        return commit
-
-    def _probe_property(self, newest: Commit | None) -> Mapping[str, str]:
-        """The probe vectors that this run measured, else those of the last version."""
-        if self._probe is not None:
-            return {PROBE: self._probe}
-        if newest is None or newest.properties[FINGERPRINT] != self.fingerprint:
-            return {}
-        return {PROBE: newest.properties[PROBE]} if PROBE in newest.properties else {}
-
     def _file_metadata(self, embedded: set[str], generation: str | None) -> dict[str, Any]:
         """The metadata of a file with these images that are ok; they had a vector in a generation.
 
@@ -421,44 +291,3 @@ class EmbeddingStage:
             if self._vectors.missing(embedded):
                 generation = None
         return self._known.file_metadata(self.fingerprint, generation if embedded else None)
-
-    def _is_committed(
-        self,
-        commit: Commit | None,
-        shard: Shard,
-        rows: pl.DataFrame,
-        metadata: Mapping[str, Any],
-        earlier: EarlierRows,
-    ) -> bool:
-        if commit is None or not is_compacted(commit, shard):
-            return False
-        file = commit.files_of_shard(shard)[0]
-        if file.metadata != metadata or file.rows != rows.height:
-            return False
-        try:
-            committed = earlier.frames.get(file.path)
-            return (self._table.read_file(file) if committed is None else committed).equals(rows)
-        except CorruptFileError:
-            return False
-
-
-def _select(rows: VectorRows, chosen: Sequence[int]) -> VectorRows:
-    keys = [rows.sha256[row] for row in chosen]
-    return VectorRows(keys, rows.vectors[chosen], rows.norms[chosen])
-
-
-def _unit_rows(encoded: EncodedBatch[str], failures: dict[str, tuple[str, str]]) -> VectorRows:
-    """Features as unit vectors; adds those that have no direction to the failures."""
-    raw = encoded.features.astype(np.float64)
-    norms = np.sqrt((raw * raw).sum(axis=1))
-    has_direction = np.isfinite(norms) & (norms > 0)
-    for row in np.flatnonzero(~has_direction).tolist():
-        failures[encoded.keys[row]] = (
-            ("zero_vector", "the encoder returned a zero vector for this image")
-            if norms[row] == 0
-            else ("not_finite", "the features of this image overflow")
-        )
-    rows = np.flatnonzero(has_direction)
-    unit = (raw[rows] / norms[rows, None]).astype(np.float32)
-    keys = [encoded.keys[row] for row in rows.tolist()]
-    return VectorRows(keys, unit, norms[rows].astype(np.float32))

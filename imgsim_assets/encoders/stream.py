@@ -8,7 +8,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
 from typing import Self
 
-from imgsim_assets.encoders.stage import EmbeddingReport, EmbeddingStage, StoppedError
+from imgsim_assets.encoders.report import EmbeddingReport
+from imgsim_assets.encoders.stage import EmbeddingStage, StoppedError
 from imgsim_assets.progress import Log, silent
 from imgsim_assets.storage.shards import Shard
 

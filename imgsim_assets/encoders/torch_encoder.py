@@ -17,9 +17,9 @@ from torch import nn
 
 from imgsim_assets.encoders import hardware
 from imgsim_assets.encoders.backbones import BACKBONES
-from imgsim_assets.encoders.conv_fusion import fold_batch_norms
 from imgsim_assets.encoders.fitted_module import fit_module
 from imgsim_assets.encoders.jpeg_decoder import JpegDecoder
+from imgsim_assets.encoders.norm_folding import fold_batch_norms
 from imgsim_assets.encoders.pretrained import (
     load_feature_model,
     normalization,

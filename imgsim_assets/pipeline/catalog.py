@@ -13,8 +13,9 @@ from imgsim_assets.catalog.stage import ItemsReport, ItemsStage, items_table
 from imgsim_assets.compute.tasks import use_compute
 from imgsim_assets.download.settings import DownloadSettings, Retry
 from imgsim_assets.download.stage import DownloadReport, ImagesStage
+from imgsim_assets.encoders.report import EmbeddingReport
 from imgsim_assets.encoders.settings import EncoderSettings
-from imgsim_assets.encoders.stage import EmbeddingReport, EmbeddingStage
+from imgsim_assets.encoders.stage import EmbeddingStage
 from imgsim_assets.encoders.stream import EmbeddingStream, EmbeddingThread
 from imgsim_assets.errors import SettingsError
 from imgsim_assets.evaluation.stage import EncoderEvaluation, EvaluationStage

@@ -12,7 +12,7 @@ from functools import partial
 
 from imgsim_assets.catalog.stage import ItemsReport
 from imgsim_assets.download.stage import DownloadReport
-from imgsim_assets.encoders.stage import EmbeddingReport
+from imgsim_assets.encoders.report import EmbeddingReport
 from imgsim_assets.encoders.stream import EmbeddingStream, EmbeddingThread
 from imgsim_assets.pipeline.catalog import CatalogPipeline
 from imgsim_assets.progress import ProgressListener

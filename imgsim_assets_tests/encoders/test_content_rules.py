@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from imgsim_assets.encoders.report import EmbeddingReport
 from imgsim_assets.encoders.settings import EncoderSettings
-from imgsim_assets.encoders.stage import EmbeddingReport, EmbeddingStage
+from imgsim_assets.encoders.stage import EmbeddingStage
 from imgsim_assets.encoders.table import embeddings_table
 from imgsim_assets.storage.store import Store
 from imgsim_assets_tests.support.catalogs import embed_shards, fill

@@ -88,7 +88,7 @@ def test_fingerprint_depends_on_gpu_decoding() -> None:
     ("settings", "known"),
     [
         (EncoderSettings(), "dc54a524f284e666"),
-        (EncoderSettings(precision="bf16"), "4c8c6d37d7f3a3e2"),
+        (EncoderSettings(precision="bf16"), "e4e74ae7cc7c6536"),
         (EncoderSettings(resize="weights_transform"), "15eee2c1afe6d155"),
         (EncoderSettings(name="resnet50"), "927c680760af4097"),
         (EncoderSettings(name="hog_color"), "9d6dcde065bb9368"),

@@ -17,8 +17,8 @@ from imgsim_assets.encoders.engine import (
     EncodedBatch,
     Engine,
     FailedImage,
-    StageTimings,
 )
+from imgsim_assets.encoders.timings import StageTimings
 from imgsim_assets.errors import EncoderError
 from imgsim_assets.images.errors import ImageError
 from imgsim_assets_tests.support.encoders import ThumbnailEncoder
@@ -330,6 +330,18 @@ def test_threads_live_as_long_as_the_engine() -> None:
     for thread in encoder.threads:
         thread.join(30)
         assert not thread.is_alive()
+
+
+def test_cpu_has_one_thread_for_each_core() -> None:
+    class OnEveryCore(Threaded):
+        def replicas(self, cores: int) -> Sequence[Threaded]:
+            return [self] * cores
+
+    encoder = OnEveryCore()
+
+    list(Engine(encoder, 2, cores=2).run(range(40), _load()))
+
+    assert len(encoder.threads) <= 2
 
 
 def test_concurrent_runs_share_replicas() -> None:

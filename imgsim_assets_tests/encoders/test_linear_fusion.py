@@ -9,12 +9,14 @@ import timm
 import torch
 from torch import nn
 
-from imgsim_assets.encoders import linear_fusion
-from imgsim_assets.encoders.linear_fusion import can_fuse_linear_layers, fuse_linear_layers
+from imgsim_assets.encoders import linear_fusion, onednn
+from imgsim_assets.encoders.fitted_module import fit_module
+from imgsim_assets.encoders.linear_fusion import FusedLinear, agrees_with_torch, fuse_linear_layers
 
 CPU = torch.device("cpu")
 needs_onednn = pytest.mark.skipif(
-    not can_fuse_linear_layers(CPU, torch.float32), reason="only where oneDNN fuses linear layers"
+    not (onednn.suits(CPU, torch.float32) and agrees_with_torch()),
+    reason="only where oneDNN fuses linear layers",
 )
 
 
@@ -26,20 +28,30 @@ def small_vit() -> nn.Module:
     return model.eval()
 
 
-def test_neither_gpus_nor_bf16_have_fused_linear_layers() -> None:
-    assert not can_fuse_linear_layers(torch.device("cuda"), torch.float32)
-    assert not can_fuse_linear_layers(CPU, torch.bfloat16)
+@needs_onednn
+@pytest.mark.parametrize(
+    ("device", "dtype", "fused"),
+    [("cpu", torch.float32, True), ("cpu", torch.bfloat16, False), ("cuda", torch.float32, False)],
+)
+def test_linear_layers_are_fused_in_float32_on_cpus(
+    device: str, dtype: torch.dtype, fused: bool
+) -> None:
+    module = nn.Sequential(nn.Linear(4, 4))
+
+    fitted = fit_module(module, torch.device(device), dtype)
+
+    assert isinstance(fitted.module[0], FusedLinear) is fitted.is_fused is fused  # type: ignore[index]
 
 
 def test_operators_that_give_other_numbers_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    linear_fusion._fuses_correctly.cache_clear()
+    agrees_with_torch.cache_clear()
     monkeypatch.setattr(
         linear_fusion.FusedLinear, "forward", lambda _, rows: torch.zeros(*rows.shape[:-1], 4)
     )
     try:
-        assert not can_fuse_linear_layers(CPU, torch.float32)
+        assert not agrees_with_torch()
     finally:
-        linear_fusion._fuses_correctly.cache_clear()
+        agrees_with_torch.cache_clear()
 
 
 @needs_onednn

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from imgsim_assets.encoders.encoder import fingerprint
-from imgsim_assets.encoders.stage import EmbeddingReport, EmbeddingStage
+from imgsim_assets.encoders.report import EmbeddingReport
+from imgsim_assets.encoders.stage import EmbeddingStage
 from imgsim_assets.encoders.vectors import VectorTable
 from imgsim_assets.errors import StoreError
 from imgsim_assets.pipeline.invariants import embeddings_invariants

@@ -9,8 +9,9 @@ import pytest
 
 from imgsim_assets.catalog.settings import SourceSettings
 from imgsim_assets.download.settings import DownloadSettings
+from imgsim_assets.encoders.report import EmbeddingReport
 from imgsim_assets.encoders.settings import EncoderSettings
-from imgsim_assets.encoders.stage import EmbeddingReport, EmbeddingStage
+from imgsim_assets.encoders.stage import EmbeddingStage
 from imgsim_assets.encoders.stream import EmbeddingStream
 from imgsim_assets.errors import EncoderError
 from imgsim_assets.pipeline.catalog import CatalogPipeline

@@ -13,8 +13,9 @@ from PIL import Image
 
 from imgsim_assets.download.ledger.table import PROPERTIES, ledger_frame, ledger_table, utc_now
 from imgsim_assets.download.status import OK
+from imgsim_assets.encoders.report import EmbeddingReport
 from imgsim_assets.encoders.settings import EncoderSettings
-from imgsim_assets.encoders.stage import EmbeddingReport, EmbeddingStage
+from imgsim_assets.encoders.stage import EmbeddingStage
 from imgsim_assets.images.errors import ImageError
 from imgsim_assets.images.header import read_header
 from imgsim_assets.images.limits import MAX_PIXELS

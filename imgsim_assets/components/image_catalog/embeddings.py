@@ -18,7 +18,7 @@ from imgsim_assets.encoders.settings import HOG_COLOR, MIN_SIDE, EncoderSettings
 from imgsim_assets.pipeline.check_names import ALL_VECTORS_NORMALIZED, VECTORS_NORMALIZED
 
 if TYPE_CHECKING:
-    from imgsim_assets.encoders.stage import EmbeddingReport
+    from imgsim_assets.encoders.report import EmbeddingReport
     from imgsim_assets.encoders.stream import EmbeddingStream
     from imgsim_assets.pipeline.catalog import CatalogPipeline
     from imgsim_assets.pipeline.checks import CheckResult
