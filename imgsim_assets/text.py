@@ -1,4 +1,4 @@
-"""Text of others, made safe to print and to log."""
+"""Text of others, made safe to print and to log, and numbers with their nouns."""
 
 from __future__ import annotations
 
@@ -38,3 +38,14 @@ def printable_line(text: str, max_length: int = _MAX_DETAIL) -> str:
 def without_credentials(text: str) -> str:
     """Text in which `***` replaces the user names and passwords of URLs."""
     return _CREDENTIALS.sub(r"\1***@", text) if "@" in text else text
+
+
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """A number with its noun, such as "1 item" and "2,000 items".
+
+    Args:
+        number: how many.
+        noun: for one.
+        plural: for other numbers; by default the noun with an s.
+    """
+    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"

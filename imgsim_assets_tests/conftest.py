@@ -1,16 +1,39 @@
 from __future__ import annotations
 
+import gc
+import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from imgsim_assets.storage.store import Store
 from imgsim_assets_tests.support import encoders, s3
-from imgsim_assets_tests.support.fast_sqlite import disable_fsync
-from imgsim_assets_tests.support.web import Web
+from imgsim_assets_tests.support.fast_dagster import disable_fsync, reuse_engines
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+    from imgsim_assets_tests.support.materialized_shops import MaterializedShops
+    from imgsim_assets_tests.support.web import Web
 
 disable_fsync()
+reuse_engines()
+
+
+def pytest_collection_finish() -> None:
+    """Leave what was imported and collected out of later garbage collections."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_fsync() -> Iterator[None]:
+    """No file of a test has to outlive the machine; processes that tests start do sync."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -34,8 +57,28 @@ def store(tmp_path: Path) -> Store:
 @pytest.fixture
 def web() -> Iterator[Web]:
     """An HTTP server on loopback without pages yet."""
+    from imgsim_assets_tests.support.web import Web  # imports Dagster
+
     with Web() as served:
         yield served
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A browser for the tests of a module, whose thread can have no other event loop."""
+    from imgsim_assets_tests.support.browser import open_browser
+
+    with open_browser() as opened:
+        yield opened
+
+
+@pytest.fixture(scope="session")
+def materialized_shops(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MaterializedShops]:
+    """Shops whose assets have been materialized."""
+    from imgsim_assets_tests.support.materialized_shops import MaterializedShops
+
+    with MaterializedShops(tmp_path_factory.mktemp("shops")) as shops:
+        yield shops
 
 
 @pytest.fixture(scope="session")

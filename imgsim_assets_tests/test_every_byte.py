@@ -45,12 +45,6 @@ def expected(small: SmallStore) -> Contents:
     return contents(Store.open(small.folder / "store"))
 
 
-@pytest.fixture(autouse=True)
-def _no_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Thousands of files are written, none of which has to outlive the machine."""
-    monkeypatch.setattr(os, "fsync", lambda _: None)
-
-
 @dataclass(frozen=True)
 class Edit:
     """A byte to write at a position of a file."""
@@ -181,7 +175,7 @@ def test_a_changed_byte_is_detected_and_repaired(
     store = Store.open(small.folder / "store")
     assert verify(store).problems == []
 
-    check_edits(small, expected, tmp_path, edits(store, 60, seed=17), all_ways=False)
+    check_edits(small, expected, tmp_path, edits(store, 40, seed=17), all_ways=False)
 
 
 @pytest.mark.slow

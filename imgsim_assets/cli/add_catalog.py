@@ -25,6 +25,7 @@ from imgsim_assets.cli.terminal import echo
 from imgsim_assets.errors import SettingsError, SourceError
 from imgsim_assets.pipeline.settings import CatalogSettings
 from imgsim_assets.storage.project import defs_folder, find_project_root
+from imgsim_assets.text import counted
 
 
 @click.command(
@@ -84,9 +85,10 @@ def command(
         counts = {"items": items, "images": images, "rejects": count}
         show_json({"wrote": str(target), **counts, **_columns(validated)})
         return
-    found = f"{items} items" if images == items else f"{items} items with {images} images"
-    refused = f"{count - rejected_images} rejected rows"
-    refused += f", {rejected_images} rejected images" if rejected_images else ""
+    found = counted(items, "item")
+    found += f" with {counted(images, 'image')}" if images != items else ""
+    refused = counted(count - rejected_images, "rejected row")
+    refused += f", {counted(rejected_images, 'rejected image')}" if rejected_images else ""
     echo(f"wrote {target}: {found}, {refused}")
     for line in source_lines(validated.id_column, validated.url_columns, validated.notices):
         echo(f"  {in_shell_words(line, options_by_key(command))}")

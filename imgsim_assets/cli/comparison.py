@@ -12,6 +12,7 @@ from imgsim_assets.cli.options import option_group, parse_settings, split_names
 from imgsim_assets.similarity.approximate.recall import Recall
 from imgsim_assets.similarity.selection import IGNORED, NO_VALUE, describe_common_images
 from imgsim_assets.similarity.settings import APPROXIMATE, Compare, Method, PairSettings
+from imgsim_assets.text import counted
 
 P = TypeVar("P", bound=PairSettings)
 
@@ -85,7 +86,8 @@ def shared_lines(shared: pl.DataFrame, titles: Mapping[str, str]) -> Iterator[st
     """The images that too many items have, with the title of their catalog."""
     rows = shared.select("catalog", "sha256", "items").head(_MAX_SHOWN)
     for catalog, sha256, items in rows.iter_rows():
-        yield f"  left out: image {sha256} of {items} items of {titles.get(catalog, catalog)}"
+        of = f"{counted(items, 'item')} of {titles.get(catalog, catalog)}"
+        yield f"  left out: image {sha256} of {of}"
     if shared.height > _MAX_SHOWN:
         yield f"  left out: {shared.height - _MAX_SHOWN} more images of many items"
     if shared.height:
@@ -98,14 +100,16 @@ def left_out_lines(
     """What a person is told of images that are not compared: counts by reason, and shared ones."""
     yield from shared_lines(shared, titles)
     if IGNORED in left_out:
-        yield f"  left out: {left_out[IGNORED]} images that --ignore names or that are as near"
+        images = counted(left_out[IGNORED], "image")
+        yield f"  left out: {images} that --ignore names or that are as near"
     if NO_VALUE in left_out:
-        yield f"  left out: {left_out[NO_VALUE]} images of items without a value of --within"
+        images = counted(left_out[NO_VALUE], "image")
+        yield f"  left out: {images} of items without a value of --within"
 
 
 def turned_lines(turned: int | None) -> list[str]:
     """What a person is told of images that were encoded in other orientations."""
-    return [f"  {turned} images encoded in seven other orientations"] if turned else []
+    return [f"  {counted(turned, 'image')} encoded in seven other orientations"] if turned else []
 
 
 def recall_lines(recall: Recall | None) -> list[str]:

@@ -11,6 +11,7 @@ from imgsim_assets.similarity.evidence.accepted_pairs import EvidenceCounts
 from imgsim_assets.similarity.evidence.features import features_fingerprint
 from imgsim_assets.similarity.evidence.settings import EvidenceSettings
 from imgsim_assets.similarity.evidence.tiers import SIMILAR, Tier
+from imgsim_assets.text import counted
 
 _DEFAULTS = EvidenceSettings()
 
@@ -62,7 +63,7 @@ def evidence_lines(counts: EvidenceCounts | None, of: str = "evidence") -> list[
     if counts is None:
         return []
     tiers = [f"{count} {tier}" for tier, count in counts.tiers.items() if tier != SIMILAR or count]
-    return [f"{of}: {', '.join(tiers)} ({counts.compared} pairs compared now)"]
+    return [f"{of}: {', '.join(tiers)} ({counted(counts.compared, 'pair')} compared now)"]
 
 
 def at_least(threshold: float, counts: EvidenceCounts | None) -> str:

@@ -9,6 +9,7 @@ from imgsim_assets.cli.terminal import echo
 from imgsim_assets.pipeline.failures import most_important, read_failures, shown_columns
 from imgsim_assets.pipeline.status import catalog_names
 from imgsim_assets.storage.store import Store
+from imgsim_assets.text import counted
 
 _SHOWN = 20
 _SHOWN_COLUMNS = ("id", "image", "url", "stage", "status", "next_retry_at", "detail")
@@ -46,9 +47,11 @@ def command(catalog: str, out: str | None, store: Store, as_json: bool) -> None:
     elif out != options.STDOUT:
         by_stage = failures["stage"].value_counts().sort("stage", descending=True)
         counts = ", ".join(f"{count} in {stage}" for stage, count in by_stage.iter_rows())
-        echo(f"{catalog}: {failures.height} failures" + (f" ({counts})" if counts else ""))
+        echo(
+            f"{catalog}: {counted(failures.height, 'failure')}" + (f" ({counts})" if counts else "")
+        )
         if out is not None:
-            echo(f"{failures.height} rows written to {out}")
+            echo(f"{counted(failures.height, 'row')} written to {out}")
         elif failures.height:
             important = shown_columns(most_important(failures, _SHOWN), _SHOWN_COLUMNS)
             output.show_frame(important, max_rows=_SHOWN)

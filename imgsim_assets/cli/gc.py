@@ -10,6 +10,7 @@ from imgsim_assets.cli.terminal import echo
 from imgsim_assets.storage.gc import collect_garbage
 from imgsim_assets.storage.settings import RetentionPolicy
 from imgsim_assets.storage.store import Store
+from imgsim_assets.text import counted
 
 
 @click.command(
@@ -47,6 +48,7 @@ def command(
         echo(message, err=True)
     verb = "would delete" if dry_run else "deleted"
     echo(
-        f"{verb} {report.commits} versions, {report.files} files, {report.blobs} images "
-        f"and {report.vectors} vectors: {report.bytes / 1e6:.1f} MB"
+        f"{verb} {counted(report.commits, 'version')}, {counted(report.files, 'file')}, "
+        f"{counted(report.blobs, 'image')} and {counted(report.vectors, 'vector')}: "
+        f"{report.bytes / 1e6:.1f} MB"
     )

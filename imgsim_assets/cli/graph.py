@@ -24,6 +24,7 @@ from imgsim_assets.similarity.graph import GraphReport, GraphStage, graph_table
 from imgsim_assets.similarity.materialized import ORIENTATIONS_PROPERTY
 from imgsim_assets.similarity.settings import GraphSettings
 from imgsim_assets.storage.store import Store
+from imgsim_assets.text import counted
 
 
 @click.command(
@@ -80,7 +81,8 @@ def command(
         edges,
         "\n".join(
             [
-                f"{catalog}: {report.edges} edges between {report.items} items",
+                f"{catalog}: {counted(report.edges, 'edge')} between "
+                f"{counted(report.items, 'item')}",
                 *output.threshold_lines(report, has_budget=false_matches is not None),
                 *turned_lines(report.turned),
                 *recall_lines(report.recall),

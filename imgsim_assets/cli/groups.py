@@ -22,7 +22,7 @@ from imgsim_assets.cli.evidence import at_least, evidence_lines, evidence_option
 from imgsim_assets.cli.list_options import ListOptions, single_list_options
 from imgsim_assets.cli.main import EXIT_PROBLEMS_FOUND
 from imgsim_assets.cli.operand_summary import OperandSummary
-from imgsim_assets.cli.operands import declared_encoders, resolve_operand
+from imgsim_assets.cli.operands import declared_encoders, resolve_operands
 from imgsim_assets.cli.option_names import options_by_key
 from imgsim_assets.cli.terminal import echo
 from imgsim_assets.compute.settings import ComputeSettings
@@ -49,6 +49,7 @@ from imgsim_assets.similarity.settings import (
     Linkage,
 )
 from imgsim_assets.storage.store import Store
+from imgsim_assets.text import counted
 
 _GROUP_COLUMNS = ("group_id", "size", "min_similarity", "mean_similarity", "bridges")
 _MEMBER_COLUMNS = (
@@ -182,9 +183,8 @@ def command(
         settings = parse_pair_settings(GroupSettings, comparison, **values)
     else:
         settings = parse_pair_settings(CrossCatalogGroupSettings, comparison, **values)
-    args = [
-        resolve_operand(text, None, store, list_options, encoder, download) for text in operands
-    ]
+    lists = ((text, None) for text in operands)
+    args = resolve_operands(lists, store, list_options, encoder, download)
     names = [arg.name for arg in args]
     if len(set(names)) < len(names):
         raise click.UsageError("a catalog is named twice; name each once")
@@ -212,8 +212,9 @@ def command(
         OperandSummary(arg, catalog_status(store, arg.name), fetched.get(arg.name)) for arg in args
     ]
     title = (
-        f"{', '.join(arg.title for arg in args)}: {report.groups} groups of {report.grouped} of "
-        f"{report.items} items {at_least(report.threshold, report.evidence)}"
+        f"{', '.join(arg.title for arg in args)}: {counted(report.groups, 'group')} of "
+        f"{report.grouped} of {counted(report.items, 'item')} "
+        f"{at_least(report.threshold, report.evidence)}"
     )
     rows = members if len(names) > 1 else members.drop("catalog")
     if html is not None:
@@ -239,7 +240,7 @@ def command(
         if html is not None:
             echo(f"gallery written to {html}")
         if out is not None:
-            echo(f"{rows.height} rows written to {out}")
+            echo(f"{counted(rows.height, 'row')} written to {out}")
         elif html is None and rows.height:
             has_several = (rows["image"] > 0).any()
             hidden = () if has_several else ("image",)
@@ -280,7 +281,7 @@ def _stage(
 def _warnings(suspicious: pl.DataFrame) -> list[str]:
     """The suspicious groups in lines."""
     lines = [
-        f"  suspicious: group {group!r} of {size} items: {problem}"
+        f"  suspicious: group {group!r} of {counted(size, 'item')}: {problem}"
         for group, size, problem in suspicious.head(_MAX_SHOWN).iter_rows()
     ]
     if suspicious.height > len(lines):

@@ -14,6 +14,7 @@ from imgsim_assets.cli.spreadsheet import neutralized
 from imgsim_assets.cli.terminal import echo
 from imgsim_assets.errors import SettingsError
 from imgsim_assets.search.image_files import list_image_files
+from imgsim_assets.text import counted
 
 
 @click.command(
@@ -56,4 +57,4 @@ def command(folder: str, out: str | None, delimiter: str, recursive: bool, as_js
     if as_json:
         show_json({"out": str(target), "images": len(paths)})
     else:
-        echo(f"{len(paths)} images written to {target}")
+        echo(f"{counted(len(paths), 'image')} written to {target}")

@@ -26,7 +26,7 @@ from imgsim_assets.cli.operands import (
     SIDES,
     CatalogArg,
     declared_encoders,
-    resolve_operand,
+    resolve_operands,
 )
 from imgsim_assets.cli.option_names import options_by_key
 from imgsim_assets.cli.terminal import echo
@@ -50,6 +50,7 @@ from imgsim_assets.similarity.matches import MatchReport
 from imgsim_assets.similarity.orientations import best_cosine_matrix
 from imgsim_assets.similarity.settings import Compare, MatchSettings, Mode
 from imgsim_assets.storage.store import Store
+from imgsim_assets.text import counted
 
 # A matrix with no more cells than this is shown without --matrix.
 _MAX_SHOWN_CELLS = 60
@@ -140,10 +141,8 @@ def command(
         k=k,
         evidence=evidence,
     )
-    args = [
-        resolve_operand(text, side, store, list_options, encoder, download)
-        for text, side in zip((left, right), SIDES, strict=True)
-    ]
+    operands = zip((left, right), SIDES, strict=True)
+    args = resolve_operands(operands, store, list_options, encoder, download)
     with output.show_progress(quiet=quiet or as_json) as (log, listener):
         pipelines = {
             arg.name: CatalogPipeline(store, arg.settings, loader=arg.loader, log=log)
@@ -197,7 +196,7 @@ def command(
         if out is None and html is None:
             output.show_frame(renamed)
         elif out not in (None, options.STDOUT):
-            echo(f"{renamed.height} matches written to {out}")
+            echo(f"{counted(renamed.height, 'match', 'matches')} written to {out}")
     return 0 if all(summary.status.vectors for summary in summaries) else EXIT_PROBLEMS_FOUND
 
 
@@ -205,22 +204,19 @@ def _with_source_columns(
     store: Store, matches: pl.DataFrame, args: Sequence[CatalogArg]
 ) -> pl.DataFrame:
     """The matches with the source columns of both operands, by left id and rank."""
-    keys = [f"{side}_{key}" for side in SIDES for key in ("id", "image")]
-    columns = [ORIENTATION, *COLUMNS]
+    pair = [f"{side}_{key}" for side in SIDES for key in ("id", "image")]
+    found = [ORIENTATION, *COLUMNS]
     if matches["verdict"].is_not_null().any():
-        columns.append("verdict")
-    values = ["similarity", *(name for name in columns if name in matches.columns)]
-    rows = matches.select(*keys, *values)
+        found.append("verdict")
+    values = ["similarity", *(name for name in found if name in matches.columns)]
+    rows = matches.select(*pair, *values)
     for side, arg in zip(SIDES, args, strict=True):
+        items = arg.item_columns(store)
         # The prefix keeps a source column apart from the columns of the matches.
-        source_rows = arg.rows(store).select(pl.all().name.prefix(f"__{side}_"))
-        rows = rows.join(
-            source_rows,
-            left_on=[f"{side}_id", f"{side}_image"],
-            right_on=[f"__{side}___id", f"__{side}___image"],
-            how="left",
-            maintain_order="left",
-        )
+        columns = items.columns.select(pl.all().name.prefix(f"__{side}_"))
+        keys = [f"{side}_id", f"{side}_image"]
+        of_side = items.keys.rename(dict(zip(("id", "image"), keys, strict=True)))
+        rows = rows.join(of_side.hstack(columns), on=keys, how="left", maintain_order="left")
     names = [name for name in rows.columns if name.startswith("__")]
     return rows.select(*(pl.col(name).alias(name[2:]) for name in names), *values)
 
@@ -235,8 +231,8 @@ def _gallery(
         store,
         pairs,
         title=f"{left.title} and {right.title}",
-        subtitle=f"{pairs.height:,} matches {minimum}",
-        items={side: arg.rows(store) for side, arg in zip(SIDES, args, strict=True)},
+        subtitle=f"{counted(pairs.height, 'match', 'matches')} {minimum}",
+        items={side: arg.item_columns(store) for side, arg in zip(SIDES, args, strict=True)},
         labels=(left.title, right.title),
         keep=True,
     )
@@ -322,13 +318,14 @@ def _lines(
     if is_self:
         matched = pl.concat([pairs["left_id"], pairs["right_id"]]).n_unique()
         yield (
-            f"{pairs.height} pairs of {report.left_items} items {minimum}, "
+            f"{counted(pairs.height, 'pair')} of {counted(report.left_items, 'item')} {minimum}, "
             f"{matched} of the items matched"
         )
     else:
         yield (
-            f"{report.matches} matches of {report.left_items} x {report.right_items} items "
-            f"{minimum}, {report.left_matched} of the left matched"
+            f"{counted(report.matches, 'match', 'matches')} of {report.left_items} x "
+            f"{counted(report.right_items, 'item')} {minimum}, "
+            f"{report.left_matched} of the left matched"
         )
     yield from output.threshold_lines(report, has_budget=has_budget)
     yield from turned_lines(report.turned)

@@ -19,6 +19,7 @@ from imgsim_assets.download.ledger.table import ledger_table
 from imgsim_assets.pipeline.run import PipelineReport
 from imgsim_assets.pipeline.status import CatalogStatus
 from imgsim_assets.storage.store import Store
+from imgsim_assets.text import counted
 
 _MAX_SHOWN_REJECTS = 3
 _MAX_SHOWN_HOSTS = 3
@@ -56,18 +57,19 @@ class OperandSummary:
         """
         status, done = self.status, self.report
         images = status.images + sum(status.fetch_failures.values())
-        several = f" with {images} images" if images != status.items else ""
-        line = f"{self.arg.title}: {status.items} items{several}, {status.usable_items} usable"
+        several = f" with {counted(images, 'image')}" if images != status.items else ""
+        items = f"{counted(status.items, 'item')}{several}"
+        line = f"{self.arg.title}: {items}, {status.usable_items} usable"
         if done is not None:
             line += (
                 f" ({done.requested} requested, {done.fetched} fetched, {done.embedded} embedded)"
             )
         yield line
         if done is not None and done.items is not None:
-            items = done.items
+            read = done.items
             is_folder = Path(self.arg.title).is_dir()
-            columns = (items.id_column, items.url_columns)
-            notices = [*self.arg.notices, *items.notices]
+            columns = (read.id_column, read.url_columns)
+            notices = [*self.arg.notices, *read.notices]
             for notice in notices if is_folder else source_lines(*columns, notices):
                 yield f"  {in_shell_words(notice, options)}"
         if status.failures:

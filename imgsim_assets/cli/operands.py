@@ -28,6 +28,7 @@ from imgsim_assets.encoders.recorded import encoder_from_commit
 from imgsim_assets.encoders.settings import EncoderSettings
 from imgsim_assets.encoders.table import embeddings_table
 from imgsim_assets.errors import SourceError, StoreError
+from imgsim_assets.gallery.document import ItemColumns
 from imgsim_assets.pipeline.loader import Loader, find_loader
 from imgsim_assets.pipeline.settings import CatalogSettings
 from imgsim_assets.pipeline.shards import shards_for
@@ -63,8 +64,8 @@ class CatalogArg:
     notices: Sequence[str] = ()
     has_numbers: bool = True
 
-    def rows(self, store: Store) -> pl.DataFrame:
-        """The fields of every image under the source's column names, with `__id` and `__image`.
+    def item_columns(self, store: Store) -> ItemColumns:
+        """The fields of every image under the source's column names.
 
         The image's URL is under the name of its column; of several columns, under `url`. Where
         items may have several images and `fields` does not choose, `image_number` is the last.
@@ -77,22 +78,17 @@ class CatalogArg:
         urls = url_columns(commit.properties)
         url = urls[0] if len(urls) == 1 else _IMAGE_FIELD
         fields = [url if name in urls else name for name in self.fields or ()]
-        # A source may carry a column `image`.
-        rows = items.select("id", pl.lit(0, pl.Int32).alias("__image"), pl.exclude("id"))
-        if OTHER_URLS in items.columns:
-            carried = items.drop("url", OTHER_URLS)
-            images = image_rows(items).rename({"image": "__image"})
-            rows = images.join(carried, on="id", how="left", maintain_order="left")
+        images = image_rows(items)
+        carried = items.drop("url", OTHER_URLS, strict=False)
+        rows = images.drop("image").join(carried, on="id", how="left", maintain_order="left")
         has_numbers = self.has_numbers and OTHER_URLS in items.columns
         names = _source_names(rows.columns, commit.properties["id_column"], urls, url, fields)
         fields = list(dict.fromkeys(fields or names.values()))
         by_source = {source: column for column, source in reversed(names.items())}
-        return rows.select(
-            pl.col("id").alias("__id"),
-            pl.col("__image"),
-            *(pl.col(by_source[name]).alias(name) for name in fields),
-            *([pl.col("__image").alias("image_number")] if has_numbers else []),
-        )
+        columns = rows.select(pl.col(by_source[name]).alias(name) for name in fields)
+        if has_numbers and "image_number" not in fields:
+            columns = columns.with_columns(images["image"].alias("image_number"))
+        return ItemColumns(images.select("id", "image"), columns)
 
 
 def declared_encoders(
@@ -124,7 +120,7 @@ def _source_names(
     extra = [name for name in fields if name not in (id_column, url)]
     # Where the image is the id, the result shows the image.
     names = {"url": url} if id_column in urls else {"id": id_column, "url": url}
-    for column in columns[3:]:
+    for column in columns[2:]:
         # An extra column that had the name of one of the table's own has a prefix.
         source = column
         while source.startswith("source_") and source not in extra:
@@ -133,7 +129,30 @@ def _source_names(
     return names
 
 
-def resolve_operand(
+def resolve_operands(
+    operands: Iterable[tuple[str, Side | None]],
+    store: Store,
+    options: ListOptions,
+    encoder: EncoderSettings,
+    download: DownloadSettings,
+) -> list[CatalogArg]:
+    """The catalogs that operands name, each with its side; see `_resolve`.
+
+    Raises:
+        SourceError: has the problems of all lists.
+    """
+    resolved, problems = [], []
+    for text, side in operands:
+        try:
+            resolved.append(_resolve(text, side, store, options, encoder, download))
+        except SourceError as error:
+            problems.append(str(error))
+    if problems:
+        raise SourceError("\n".join(problems))
+    return resolved
+
+
+def _resolve(
     text: str,
     side: Side | None,
     store: Store,

@@ -19,6 +19,7 @@ from imgsim_assets.search.model import ImageSimilarityModel
 from imgsim_assets.search.neighbors import Compare
 from imgsim_assets.search.saved_model import is_saved_model
 from imgsim_assets.storage.store import Store
+from imgsim_assets.text import counted
 
 _ONE_ITEM = "item"
 
@@ -157,5 +158,5 @@ def _show(neighbors: pl.DataFrame, out: str | None, k: int, *, as_json: bool) ->
     elif out is None:
         output.show_frame(neighbors, max_rows=max(50, k))
     elif out != options.STDOUT:
-        echo(f"{neighbors.height} rows written to {out}")
+        echo(f"{counted(neighbors.height, 'row')} written to {out}")
     return 0 if neighbors.height else EXIT_PROBLEMS_FOUND

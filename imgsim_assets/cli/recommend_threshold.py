@@ -22,6 +22,7 @@ from imgsim_assets.evaluation.recommendation import ThresholdRecommendation, rec
 from imgsim_assets.index.stage import embedded_images
 from imgsim_assets.progress import silent
 from imgsim_assets.storage.store import Store
+from imgsim_assets.text import counted
 
 # Shown beside the recommended one; dense where encoders differ most.
 _SHOWN_THRESHOLDS = (0.7, 0.75, 0.8, 0.85, 0.875, 0.9, 0.925, 0.95, 0.975, 0.99)
@@ -101,7 +102,8 @@ def command(
 
 
 def _show(recommendation: ThresholdRecommendation) -> None:
-    echo(f"\n{recommendation.catalog}: {recommendation.items} items by {recommendation.encoder}")
+    items = counted(recommendation.items, "item")
+    echo(f"\n{recommendation.catalog}: {items} by {recommendation.encoder}")
     output.show_frame(_formatted(recommendation.near(_SHOWN_THRESHOLDS)))
     low, high = recommendation.interval
     interval = f"(between {low:g} and {high:g} in 90 % of the resamples of the catalog)"

@@ -11,6 +11,7 @@ from imgsim_assets.pipeline.project import declared_download
 from imgsim_assets.pipeline.retry import retry_failed
 from imgsim_assets.storage.project import find_project_root
 from imgsim_assets.storage.store import Store
+from imgsim_assets.text import counted
 
 
 @click.command(
@@ -75,4 +76,4 @@ def command(
     if as_json:
         output.show_json(report)
     else:
-        echo(f"{catalog}: {report.retried} images retried, {report.recovered} recovered")
+        echo(f"{catalog}: {counted(report.retried, 'image')} retried, {report.recovered} recovered")

@@ -15,6 +15,7 @@ from imgsim_assets.pipeline.reviewed import find_reviewed
 from imgsim_assets.pipeline.reviews import import_reviews
 from imgsim_assets.reviews.table import VERDICTS, read_reviews
 from imgsim_assets.storage.store import Store
+from imgsim_assets.text import counted
 
 
 @click.group(
@@ -84,4 +85,7 @@ def export_command(result: str, file: str, store: Store) -> None:
     counts = dict(reviews["verdict"].value_counts().iter_rows())
     listed = ", ".join(f"{counts[name]} {name}" for name in VERDICTS if name in counts)
     if file != options.STDOUT:
-        echo(f"{reviews.height} decisions written to {file}" + (f" ({listed})" if listed else ""))
+        echo(
+            f"{counted(reviews.height, 'decision')} written to {file}"
+            + (f" ({listed})" if listed else "")
+        )

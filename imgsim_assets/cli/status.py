@@ -19,6 +19,7 @@ from imgsim_assets.pipeline.status import (
     match_statuses,
 )
 from imgsim_assets.storage.store import Store
+from imgsim_assets.text import counted
 
 
 @click.command(
@@ -71,8 +72,9 @@ def command(catalogs: tuple[str, ...], store: Store, as_json: bool) -> None:
 def _catalog_lines(status: CatalogStatus) -> Iterator[str]:
     usable = f" ({status.usable_items} usable)" if status.usable_items < status.items else ""
     yield (
-        f"\n{status.name}: {status.items} items{usable}, {status.images} images, "
-        f"{status.vectors} vectors by {status.encoder or 'no encoder yet'}"
+        f"\n{status.name}: {counted(status.items, 'item')}{usable}, "
+        f"{counted(status.images, 'image')}, {counted(status.vectors, 'vector')} by "
+        f"{status.encoder or 'no encoder yet'}"
     )
     yield "  " + ", ".join(
         f"{stage} {state}{_recall(status.recalls.get(stage))}"
@@ -90,11 +92,12 @@ def _catalog_lines(status: CatalogStatus) -> Iterator[str]:
 
 
 def _match_line(match: MatchStatus) -> str:
-    return (
-        f"\nmatches/{match.name}: {match.matches} matches of {match.left} and {match.right}, "
-        f"{match.mode} at {match.threshold:g}, {match.freshness}{_recall(match.recall)}"
-        + _judged(match)
+    line = (
+        f"\nmatches/{match.name}: {counted(match.matches, 'match', 'matches')} of {match.left} "
+        f"and {match.right}, {match.mode} at {match.threshold:g}, {match.freshness}"
+        f"{_recall(match.recall)}"
     )
+    return line + _judged(match)
 
 
 def _recall(recall: float | None) -> str:
@@ -107,7 +110,7 @@ def _judged(match: MatchStatus) -> str:
     text = ""
     if (decided := match.by_decisions) is not None:
         text += (
-            f"\n  threshold by {decided.pairs} judged pairs around it "
+            f"\n  threshold by {counted(decided.pairs, 'judged pair')} around it "
             f"({decided.low:g} to {decided.high:g})"
         )
     if (precision := match.precision) is not None:
@@ -115,7 +118,7 @@ def _judged(match: MatchStatus) -> str:
         unsure = f", {precision.unsure} unsure" if precision.unsure else ""
         text += (
             f"\n  precision {value} ({precision.low:.3f} to {precision.high:.3f}), of "
-            f"{precision.sampled} random matches{unsure}"
+            f"{counted(precision.sampled, 'random match', 'random matches')}{unsure}"
         )
     return text
 
@@ -123,7 +126,7 @@ def _judged(match: MatchStatus) -> str:
 def _group_line(group: GroupStatus) -> str:
     suspicious = f"\n  {group.suspicious} suspicious: imgsim verify" if group.suspicious else ""
     return (
-        f"\n{group.table}: {group.groups} groups of {group.grouped} items of "
+        f"\n{group.table}: {counted(group.groups, 'group')} of {counted(group.grouped, 'item')} of "
         f"{' and '.join(group.catalogs)}, at {group.threshold:g}, {group.freshness}"
         f"{_recall(group.recall)}{suspicious}"
     )

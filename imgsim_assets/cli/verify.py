@@ -13,6 +13,7 @@ from imgsim_assets.pipeline.repair import repair
 from imgsim_assets.pipeline.verify import verify
 from imgsim_assets.progress import silent
 from imgsim_assets.storage.store import Store
+from imgsim_assets.text import counted
 
 
 @click.command(
@@ -53,8 +54,9 @@ def command(repairs: bool, sample_size: int, store: Store, as_json: bool, quiet:
         for each in done:
             echo(f"repaired {each.location}: {each.action}")
         echo(
-            f"{report.tables} tables, {report.versions} versions, {report.files} files, "
-            f"{report.blobs} images, {report.bytes / 1e6:.1f} MB verified"
+            f"{counted(report.tables, 'table')}, {counted(report.versions, 'version')}, "
+            f"{counted(report.files, 'file')}, {counted(report.blobs, 'image')}, "
+            f"{report.bytes / 1e6:.1f} MB verified"
         )
         for problem in report.problems:
             echo(f"{problem.location}: {problem.message}")

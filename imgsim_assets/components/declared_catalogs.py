@@ -8,8 +8,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import dagster as dg
 
 from imgsim_assets.components.base import YamlComponent
+from imgsim_assets.components.ignore_list import IGNORE_LIST, ignore_list
 from imgsim_assets.components.image_catalog.component import ImageCatalogComponent
+from imgsim_assets.components.observed_input import ObservedInput
 from imgsim_assets.components.project_tree import find_components
+from imgsim_assets.components.reviews import DeclaredReviews
 from imgsim_assets.encoders.settings import EncoderSettings, needs_measuring
 from imgsim_assets.pipeline.settings import CatalogSettings
 
@@ -61,6 +64,32 @@ class ComparingComponent(YamlComponent):
         """The encoders of catalogs by name, as declared, with their weights files located."""
         declared, root = declared_catalogs(context), context.project_root
         return {name: declared[name].settings.encoder.with_absolute_weights(root) for name in names}
+
+    def observed_inputs(
+        self,
+        context: dg.ComponentLoadContext,
+        path: tuple[str, str],
+        reviews: DeclaredReviews | None,
+    ) -> tuple[list[ObservedInput], dict[dg.AssetKey, str]]:
+        """The ignore list and the decisions of a result, and the names of their tables by key.
+
+        Args:
+            context: the load context.
+            path: the parts of the key of the result, before a translation.
+            reviews: the declared file of decisions.
+        """
+        settings, group = self.declared, path[0]
+        inputs: list[ObservedInput] = []
+        table_names: dict[dg.AssetKey, str] = {}
+        if settings.ignore is not None:
+            key = self.asset_key(*path, IGNORE_LIST)
+            table_names[key] = "/".join((*path, IGNORE_LIST))
+            inputs.append(ignore_list(key, group, settings.ignore, context.project_root))
+        if reviews is not None:
+            key = self.asset_key(*reviews.path)
+            table_names[key] = "/".join(reviews.path)
+            inputs.append(reviews.observed(key, group, settings))
+        return inputs, table_names
 
     def project_keys(self, context: dg.ComponentLoadContext) -> Callable[..., dg.AssetKey]:
         """The keys, in the project, of this component's assets and those of all catalogs."""

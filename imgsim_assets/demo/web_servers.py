@@ -19,6 +19,8 @@ _HOST = "127.0.0.1"
 _PATHS = {"dagster": "server_info", "imgsim serve": "healthz"}
 _STOP_S = 30.0
 _POLL_S = 0.5
+# Dagster passes this parameter itself, and then warns that it is in beta.
+_NO_WARNING = "ignore:Parameter `execution_type` of function"
 
 
 def dagster_url(port: str) -> str:
@@ -53,6 +55,7 @@ def run_web_servers(dagster: Sequence[str], root: Path, *, port: str, serve_port
         **os.environ,
         "IMGSIM_SERVE_URL": os.environ.get("IMGSIM_SERVE_URL") or urls["imgsim serve"],
         "IMGSIM_DAGSTER_URL": os.environ.get("IMGSIM_DAGSTER_URL") or urls["dagster"],
+        "PYTHONWARNINGS": ",".join(filter(None, [_NO_WARNING, os.environ.get("PYTHONWARNINGS")])),
     }
     running: dict[str, subprocess.Popen[bytes]] = {}
     with _interrupted_by(signal.SIGINT, signal.SIGTERM):

@@ -21,6 +21,19 @@ _DECIMALS = 6
 
 
 @dataclass(frozen=True)
+class ItemColumns:
+    """What a person reads of images, a row each.
+
+    Attributes:
+        keys: `id` of the item, and `image`, the number of the image.
+        columns: under the names that a source gives them, which may be those of the keys.
+    """
+
+    keys: pl.DataFrame
+    columns: pl.DataFrame
+
+
+@dataclass(frozen=True)
 class Details:
     """The columns of the items that rows show, each item once.
 
@@ -33,35 +46,24 @@ class Details:
     positions: pl.Series
 
     @classmethod
-    def of(
-        cls, rows: pl.DataFrame, keys: Sequence[str], items: pl.DataFrame, item_keys: Sequence[str]
-    ) -> Details:
-        """The columns of `items`, for those rows whose keys are in it.
+    def of(cls, rows: pl.DataFrame, keys: Sequence[str], items: ItemColumns) -> Details:
+        """The columns of those items that rows of a gallery show.
 
         Args:
             rows: the rows of the gallery.
-            keys: the columns of `rows` that identify an item.
-            items: the keys and columns of items.
-            item_keys: the columns of `items` that `keys` are equal to.
+            keys: the columns of `rows` with the id of the item and the number of its image.
+            items: the items.
         """
-        # The other way round, a column of the items may have the name of a key.
-        named = rows.select(keys).rename(dict(zip(keys, item_keys, strict=True)))
-        found = (
-            named.unique(maintain_order=True)
-            .join(
-                items.unique(item_keys, keep="first", maintain_order=True),
-                on=item_keys,
-                how="inner",
-                maintain_order="left",
-            )
-            .with_row_index("__position")
-        )
-        positions = named.join(
-            found.select(*item_keys, "__position"), on=item_keys, how="left", maintain_order="left"
-        )["__position"]
-        columns = found.drop(*item_keys, "__position")
+        known = items.keys.with_row_index("row").unique(["id", "image"], keep="first")
+        named = rows.select(keys).rename(dict(zip(keys, ("id", "image"), strict=True)))
+        shown = named.join(known, on=["id", "image"], how="left", maintain_order="left")["row"]
+        used = shown.drop_nulls().unique(maintain_order=True)
+        positions = shown.to_frame().join(
+            used.to_frame().with_row_index("position"), on="row", how="left", maintain_order="left"
+        )["position"]
+        columns = items.columns[used]
         # The page shows the id anyway.
-        ids = found[item_keys[0]]
+        ids = items.keys["id"].gather(used)
         repeated = [each.name for each in columns if each.dtype == pl.String and each.equals(ids)]
         return cls(columns.drop(repeated), positions)
 

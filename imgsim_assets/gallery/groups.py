@@ -7,6 +7,7 @@ import polars as pl
 from imgsim_assets.gallery.document import Details, Gallery
 from imgsim_assets.gallery.thumbnails import StoredImages
 from imgsim_assets.storage.store import Store
+from imgsim_assets.text import counted
 
 GROUP_COLUMNS = frozenset(["group_id", "id", "sha256", "size", "is_canonical"])
 _ROW_COLUMNS = (
@@ -44,7 +45,7 @@ def group_gallery(
     groups = members["group_id"].n_unique()
     return Gallery(
         title=title,
-        subtitle=f"{groups:,} groups of {members.height:,} items",
+        subtitle=f"{counted(groups, 'group')} of {counted(members.height, 'item')}",
         layout="groups",
         rows=members.select(name for name in _ROW_COLUMNS if name in members.columns),
         keys={"item": members["sha256"]},

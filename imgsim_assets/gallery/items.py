@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from imgsim_assets.gallery.document import Details, Gallery
+from imgsim_assets.gallery.document import Details, Gallery, ItemColumns
 from imgsim_assets.gallery.thumbnails import ImageSource, StoredImages
 from imgsim_assets.storage.store import Store
+from imgsim_assets.text import counted
 
 IMAGE_COLUMNS = frozenset(["id", "sha256"])
 _ROW_COLUMNS = ("id", "image", "status")
@@ -19,7 +20,7 @@ def image_gallery(
     rows: pl.DataFrame,
     *,
     title: str,
-    items: pl.DataFrame | None = None,
+    items: ItemColumns | None = None,
 ) -> Gallery:
     """The gallery of images of a store.
 
@@ -28,10 +29,10 @@ def image_gallery(
         rows: id, sha256 (null for an image that is not there), image and further columns, such
             as rows of `<catalog>/images`.
         title: the heading.
-        items: the columns of the items, with `__id` and `__image`, in place of the further ones.
+        items: the columns of the items, in place of the further ones.
     """
     if items is not None and "image" in rows.columns:
-        details = Details.of(rows, ["id", "image"], items, ["__id", "__image"])
+        details = Details.of(rows, ["id", "image"], items)
     else:
         others = [name for name in rows.columns if name not in (*_ROW_COLUMNS, "sha256")]
         details = Details(rows.select(others), pl.Series(range(rows.height)))
@@ -54,10 +55,10 @@ def item_gallery(
 ) -> Gallery:
     """The gallery of images, one row (id, image) for each, with their keys."""
     items = rows["id"].n_unique()
-    of_items = f" of {items:,} items" if items < rows.height else ""
+    of_items = f" of {counted(items, 'item')}" if items < rows.height else ""
     return Gallery(
         title=title,
-        subtitle=f"{rows.height:,} images{of_items}",
+        subtitle=f"{counted(rows.height, 'image')}{of_items}",
         layout="items",
         rows=rows.with_columns(pl.col("id").cast(pl.String)),
         keys={"item": pl.Series(keys, dtype=pl.String)},

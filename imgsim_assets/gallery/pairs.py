@@ -8,10 +8,11 @@ import polars as pl
 
 from imgsim_assets.catalog.image_rows import OTHER_URLS, image_rows
 from imgsim_assets.catalog.stage import items_table
-from imgsim_assets.gallery.document import Details, Gallery
+from imgsim_assets.gallery.document import Details, Gallery, ItemColumns
 from imgsim_assets.gallery.thumbnails import ImageSource, StoredImages
 from imgsim_assets.similarity.evidence.accepted_pairs import COLUMNS as EVIDENCE
 from imgsim_assets.storage.store import Store
+from imgsim_assets.text import counted
 
 SIDES = ("left", "right")
 _NO_MATCHES = "There are no matches."
@@ -40,7 +41,7 @@ def match_gallery(
     *,
     title: str,
     subtitle: str = "",
-    items: Mapping[str, pl.DataFrame] | None = None,
+    items: Mapping[str, ItemColumns] | None = None,
     labels: tuple[str, str] = ("left", "right"),
     keep: bool = False,
 ) -> Gallery:
@@ -52,7 +53,7 @@ def match_gallery(
             `right_` with their item.
         title: the heading.
         subtitle: what the page shows; by default the number of pairs.
-        items: by side the columns of the items, with `__id` and `__image`.
+        items: by side the columns of the items.
         labels: what the two sides are.
         keep: whether new thumbnails are kept in the store.
     """
@@ -61,7 +62,7 @@ def match_gallery(
         if items is not None:
             keys = [f"{side}_id", f"{side}_image"]
             rows = rows if keys[1] in rows.columns else rows.with_columns(_first_image(keys[1]))
-            details[side] = Details.of(rows, keys, items[side], ["__id", "__image"])
+            details[side] = Details.of(rows, keys, items[side])
         else:
             details |= _prefixed(rows, side)
     known = {*_PAIR_COLUMNS, *(f"{side}_sha256" for side in SIDES)}
@@ -71,7 +72,7 @@ def match_gallery(
         details["pair"] = Details(rows.select(others), pl.Series(range(rows.height)))
     return Gallery(
         title=title,
-        subtitle=subtitle or f"{rows.height:,} pairs",
+        subtitle=subtitle or counted(rows.height, "pair"),
         layout="pairs",
         rows=_pair_rows(rows),
         keys={side: rows[f"{side}_sha256"] for side in SIDES},
@@ -87,7 +88,7 @@ def graph_gallery(
     edges: pl.DataFrame,
     *,
     title: str,
-    items: pl.DataFrame | None = None,
+    items: ItemColumns | None = None,
 ) -> Gallery:
     """The gallery of a similarity graph: each item beside its neighbors.
 
@@ -95,7 +96,7 @@ def graph_gallery(
         store: has the images.
         edges: the edges.
         title: the heading.
-        items: the columns of the items, with `__id` and `__image`.
+        items: the columns of the items.
     """
     renamed = {
         name: f"{side}_{name.removeprefix(f'{end}_')}"
@@ -108,7 +109,8 @@ def graph_gallery(
         store,
         rows,
         title=title,
-        subtitle=f"{rows['left_id'].n_unique():,} items with {rows.height:,} neighbors",
+        subtitle=f"{counted(rows['left_id'].n_unique(), 'item')} with "
+        f"{counted(rows.height, 'neighbor')}",
         items=None if items is None else {"left": items, "right": items},
         labels=("item", "neighbor"),
     )
@@ -137,7 +139,7 @@ def result_gallery(
     queries = rows["left_id"].n_unique()
     return Gallery(
         title=title,
-        subtitle=f"{queries:,} queries with {rows.height:,} neighbors",
+        subtitle=f"{counted(queries, 'query', 'queries')} with {counted(rows.height, 'neighbor')}",
         layout="pairs",
         rows=_pair_rows(rows),
         keys=keys,
@@ -148,19 +150,18 @@ def result_gallery(
     )
 
 
-def item_columns(store: Store, catalog: str) -> pl.DataFrame:
-    """The columns that a person reads of each image of a catalog, with `__id` and `__image`.
-
-    They are the image's `url` and what the source carries; none before the catalog has items.
-    """
+def item_columns(store: Store, catalog: str) -> ItemColumns:
+    """The image's `url` and what the source carries; none before the catalog has items."""
     table = items_table(store, catalog)
     commit = table.latest()
     if commit is None:
-        return pl.DataFrame(schema={"__id": pl.String, "__image": pl.Int32})
+        keys = pl.DataFrame(schema={"id": pl.String, "image": pl.Int32})
+        return ItemColumns(keys, pl.DataFrame())
     items = table.read(commit)
     carried = items.drop("url", OTHER_URLS, strict=False)
-    rows = image_rows(items).rename({"image": "__image"})
-    return rows.join(carried, on="id", how="left", maintain_order="left").rename({"id": "__id"})
+    images = image_rows(items)
+    columns = images.select("id", "url").join(carried, on="id", how="left", maintain_order="left")
+    return ItemColumns(images.select("id", "image"), columns.drop("id"))
 
 
 def _first_image(name: str) -> pl.Expr:

@@ -21,6 +21,7 @@ from imgsim_assets.similarity.settings import CROSS_CATALOG_GROUPS
 from imgsim_assets.storage.commit import Commit
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import Table
+from imgsim_assets.text import counted
 
 _MATCHES, _GRAPH, _IMAGES = "matches", "similarity_graph", "images"
 
@@ -59,7 +60,8 @@ def gallery_of_table(
             store,
             rows,
             title=heading,
-            subtitle=f"{rows.height:,} pairs{_threshold(commit)}, version {commit.version}",
+            subtitle=f"{counted(rows.height, 'pair')}{_threshold(commit)}, "
+            f"version {commit.version}",
             items={side: item_columns(store, name) for side, name in sides},
             labels=catalogs,
             keep=keep,

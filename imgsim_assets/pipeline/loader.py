@@ -6,7 +6,7 @@ import importlib
 import io
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -46,8 +46,6 @@ from imgsim_assets.text import printable_line
 
 # Property of a ledger that a loader has filled: its URLs may mean something to the loader only.
 LOADED = "filled_by_loader"
-
-_NUMBER = "__image"
 
 # From a row (id, image, url and the carried columns) to the file's bytes, a PIL image, or None for
 # no image. It is called from several threads at once.
@@ -113,8 +111,10 @@ class LoaderStage:
         loaded_before, packs = self._loaded_before(base, shard)
         kept = loaded_before.drop("image").join(images, on=IMAGE_KEY).select(loaded_before.columns)
         carried = items.drop("url", OTHER_URLS, strict=False)
-        lacking = images.join(kept, on=IMAGE_KEY, how="anti").rename({"image": _NUMBER})
-        due = lacking.join(carried, on="id", how="left", maintain_order="left").to_dicts()
+        lacking = images.join(kept, on=IMAGE_KEY, how="anti")
+        # A source may carry a column `image`: the number is apart.
+        rows = lacking.drop("image").join(carried, on="id", how="left", maintain_order="left")
+        due = list(zip(lacking["image"].to_list(), rows.to_dicts(), strict=True))
         loaded = self._load_all(due, shard)
         rows = pl.concat([kept, ledger_frame(loaded)]).sort(ROW_KEY)
         if (
@@ -155,7 +155,9 @@ class LoaderStage:
         kept = (pl.col("status") == OK) & ~pl.col("sha256").is_in(missing)
         return with_all_columns(rows.filter(kept)), packs
 
-    def _load_all(self, due: list[dict[str, Any]], shard: Shard) -> list[dict[str, Any]]:
+    def _load_all(
+        self, due: Sequence[tuple[int, Mapping[str, Any]]], shard: Shard
+    ) -> list[dict[str, Any]]:
         workers = max(1, min(self._settings.concurrency, len(due)))
         label = f"{self._name} shard {shard.name}"
         loaded = []
@@ -170,16 +172,17 @@ class LoaderStage:
                     self._on_row()
         return loaded
 
-    def _row(self, item: Mapping[str, Any]) -> dict[str, Any]:
+    def _row(self, due: tuple[int, Mapping[str, Any]]) -> dict[str, Any]:
+        number, item = due
         row = {
             "id": item["id"],
-            "image": item[_NUMBER],
+            "image": number,
             "url": item["url"],
             "retryable": False,
             "fetched_at": utc_now(),
         }
         try:
-            data = _file_bytes(self._loader(_loader_row(item)))
+            data = _file_bytes(self._loader({"image": number, **item}))
             header = read_header(data, self._settings.max_pixels)
         except ImageError as error:
             return {**row, "status": error.status, "detail": error.detail[:500], "attempts": 1}
@@ -217,12 +220,6 @@ class LoaderStage:
         if commit is None:
             raise AssertionError("a shard that changed is committed")
         return commit
-
-
-def _loader_row(item: Mapping[str, Any]) -> dict[str, Any]:
-    """The row as a loader sees it, with a carried column `image` rather than the number."""
-    carried = {name: value for name, value in item.items() if name != _NUMBER}
-    return {"image": item[_NUMBER], **carried}
 
 
 def _file_bytes(loaded: object) -> bytes:

@@ -136,5 +136,4 @@ def columns_of(
     if catalog["store"] != own.url:
         return None
     rows, _ = item_images(items)
-    columns = item_columns(own, catalog["name"])
-    return Details.of(rows, ["id", "image"], columns, ["__id", "__image"])
+    return Details.of(rows, ["id", "image"], item_columns(own, catalog["name"]))

@@ -19,7 +19,7 @@ from imgsim_assets.service.dagster_links import origin_of
 from imgsim_assets.service.errors import status_of
 from imgsim_assets.service.paging import MAX_OFFSET
 from imgsim_assets.service.view import CurrentView, View
-from imgsim_assets.text import printable_line
+from imgsim_assets.text import counted, printable_line
 
 if TYPE_CHECKING:
     from imgsim_assets.service.settings import ServeSettings
@@ -123,7 +123,7 @@ class ExplorePage:
             "text": shown_text,
             "link": foreign_link,
             "number": "{:,}".format,
-            "count": _count,
+            "count": counted,
         }
         return HTMLResponse(render(template, **{**shared, **values}), code)
 
@@ -213,10 +213,6 @@ def foreign_link(value: Any) -> str | None:
         return None
     is_page = parts.scheme in ("http", "https") and bool(parts.hostname) and "@" not in parts.netloc
     return value if is_page else None
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def _as_text(value: Any) -> str:

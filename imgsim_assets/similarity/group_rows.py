@@ -67,7 +67,8 @@ def group_items(
 
     Returns:
         The rows of the groups (SCHEMA) and their bridges (BRIDGE_SCHEMA). `image` and `sha256`
-        are of the member's image that is nearest to the canonical item; `verdict` is about the
+        are of the member's image that is nearest to the canonical item, and of the canonical
+        item's image that is nearest to a member with other images; `verdict` is about the
         member and the canonical item, and `judged` counts the pairs of the group that people
         judged a match. With turned images there is the column `orientation`, in which that image
         looks like the canonical item's. Items that have the same set of images count as one end
@@ -251,7 +252,9 @@ def _describe(
 
 
 def _nearest_images(sets: ImageSets, members: Indices, canonical: Indices) -> pl.DataFrame:
-    """Of the items of each node (p,) the image nearest to a canonical node.
+    """Of the items of each node (p,) the image nearest to the canonical node of its group (p,).
+
+    Of a canonical node it is the image nearest to another node of the group.
 
     Returns:
         id, image and sha256, and with turned images their orientation.
@@ -262,7 +265,16 @@ def _nearest_images(sets: ImageSets, members: Indices, canonical: Indices) -> pl
     rows = sets.rows.filter(pl.Series(is_member[sets.rows["node"].to_numpy()]))
     if not sets.has_several and sets.turned is None:
         return rows.select(columns)
-    near = sets.nearest_images(members, canonical)
+    others = members != canonical
+    alone = ~np.isin(canonical, canonical[others])
+    near = sets.nearest_images(
+        np.concatenate([members[others], canonical[others], members[alone]]),
+        np.concatenate([canonical[others], members[others], canonical[alone]]),
+    )
+    # The canonical item is upright, however the others are turned.
+    is_turned = np.zeros(len(sets), dtype=bool)
+    is_turned[members[others]] = True
+    near = near.with_columns(pl.col(ORIENTATION) * pl.Series(is_turned[near["node"].to_numpy()]))
     rows = rows.join(near, on=["node", "position"], how="inner")
     order = ["id", "cosine", ORIENTATION, "image"]
     best_first = rows.sort(order, descending=[False, True, False, False])

@@ -6,7 +6,7 @@ _galleries/<table>/images/<sha256>.jpg          thumbnails of the pages that hav
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 
 import polars as pl
 
@@ -35,27 +35,39 @@ def thumbnail_path(table: str, sha256: str) -> str:
 
 
 def unneeded_files(
-    files: Files, table: str, commits: Collection[Commit], images: pl.Series
+    files: Files, tables: Mapping[str, Collection[Commit]], images: pl.Series
 ) -> Iterator[tuple[str, Entry]]:
-    """The files of a table's galleries that nothing needs any more, each with its folder.
+    """The files of galleries that nothing needs any more, each with its folder.
+
+    They are of versions or images that are not kept, or of tables that the store does not have.
 
     Args:
         files: the root of the store.
-        table: the name of the table.
-        commits: those that are kept.
+        tables: the commits that are kept, by the name of the table.
         images: the sha256 of the images that are kept.
     """
-    folder = f"{_GALLERIES}/{table}"
-    pages = set(map(_page_name, commits))
-    for entry in files.entries(folder):
-        if not entry.is_folder and entry.name not in pages:
+    pages = {name: set(map(_page_name, commits)) for name, commits in tables.items()}
+    for folder, entries in _folders(files, _GALLERIES):
+        name = folder.removeprefix(f"{_GALLERIES}/")
+        kept = set(pages.get(name, ()))
+        if name.removesuffix(f"/{IMAGES}") in tables:
+            thumbnails = pl.Series(map(_image, entries), dtype=pl.String)
+            kept |= {
+                f"{sha256}{_THUMBNAIL}" for sha256 in thumbnails.filter(thumbnails.is_in(images))
+            }
+        yield from ((folder, entry) for entry in entries if entry.name not in kept)
+        for entry in files.temporary_entries(folder):
             yield folder, entry
-    thumbnails = files.entries(f"{folder}/{IMAGES}")
-    if thumbnails:
-        kept = set(images.to_list())
-        for entry in thumbnails:
-            if entry.name.removesuffix(_THUMBNAIL) not in kept:
-                yield f"{folder}/{IMAGES}", entry
-    for parent in (folder, f"{folder}/{IMAGES}"):
-        for entry in files.temporary_entries(parent):
-            yield parent, entry
+
+
+def _image(thumbnail: Entry) -> str:
+    return thumbnail.name.removesuffix(_THUMBNAIL)
+
+
+def _folders(files: Files, folder: str) -> Iterator[tuple[str, list[Entry]]]:
+    """A folder and all folders below it, each with its files."""
+    entries = files.entries(folder)
+    yield folder, [entry for entry in entries if not entry.is_folder]
+    for entry in entries:
+        if entry.is_folder:
+            yield from _folders(files, f"{folder}/{entry.name}")

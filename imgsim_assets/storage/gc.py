@@ -98,9 +98,9 @@ def collect_garbage(
                 store.files.delete(commit_path(name, version))
     for folder in store.table_folders():
         _collect_files(store, folder, histories.get(folder), older_than, report, dry_run)
-    for name, history in histories.items():
-        galleries = list(unneeded_files(store.files, name, history.kept, referenced))
-        _delete_old(store, galleries, older_than, report, dry_run)
+    kept = {name: history.kept for name, history in histories.items()}
+    galleries = list(unneeded_files(store.files, kept, referenced))
+    _delete_old(store, galleries, older_than, report, dry_run)
     for name, history in histories.items():
         if history.kept[-1].properties.get(PER_IMAGE):
             _collect_vectors(store, name, referenced, older_than, report, dry_run)

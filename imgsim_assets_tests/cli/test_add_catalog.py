@@ -19,7 +19,7 @@ def test_add_catalog_writes_yaml_that_loads(shell: Shell, monkeypatch: pytest.Mo
     )  # fmt: skip
 
     assert result.code == 0, result.err
-    assert "1 items, 1 rejected rows" in result.out
+    assert "1 item, 1 rejected row" in result.out
     assert "to materialize it: imgsim run new_shoes" in result.out
     written = yaml.safe_load((project.root / "shop/defs/new_shoes/defs.yaml").read_text())
     assert written == {
@@ -65,7 +65,7 @@ def test_add_catalog_declares_several_images_of_an_item(shell: Shell) -> None:
     assert "--url' to one of 'front', 'back'; '--url front,back' takes" in refused.err
     assert "2 items with 4 images, 0 rejected rows" in declared.out
     assert "images from columns 'front', 'back', ids from 'sku'" in declared.out
-    assert "3 items with 5 images, 0 rejected rows, 1 rejected images" in detected.out
+    assert "3 items with 5 images, 0 rejected rows, 1 rejected image" in detected.out
     assert "'--separator \"|\"'" in detected.out
     sources = [
         yaml.safe_load((shell.folder / f"defs/{name}/defs.yaml").read_text())["attributes"][

@@ -131,7 +131,7 @@ def test_orientations_finds_a_turned_copy_and_tells_what_was_encoded(lists: Shel
     options = (*THUMBNAIL, "--orientations", "--threshold", "0.99", "--json")
     groups = lists("groups", "both.csv", *options).json
 
-    assert "1 matches of 3 x 1 items" in result.out
+    assert "1 match of 3 x 1 item" in result.out
     assert "4 images encoded in seven other orientations" in result.out
     assert [match["orientation"] for match in again["matches"]] == ["mirrored_rotated_180"]
     assert again["matrix"][2] == {"left_id": "l2", "r": 1.0}

@@ -65,7 +65,7 @@ def test_groups_are_linked_by_evidence(folders: Shell) -> None:
     groups = folders("groups", "left", "right", *_FLAGS, "--evidence")
 
     assert groups.code == 0, groups.err
-    assert "1 groups of 2 of 4 items" in groups.out
+    assert "1 group of 2 of 4 items" in groups.out
     assert "candidates: 0 same_bytes, 0 same_pixels, 1 aligned" in groups.out
 
 
@@ -153,8 +153,8 @@ def test_require_similar_says_the_threshold_that_counts(folders: Shell) -> None:
 
     match, groups = folders("match", *arguments), folders("groups", *arguments)
 
-    assert "1 matches of 2 x 2 items aligned or at 0.99 or more" in match.out, match.err
-    assert "1 groups of 2 of 4 items aligned or at 0.99 or more" in groups.out, groups.err
+    assert "1 match of 2 x 2 items aligned or at 0.99 or more" in match.out, match.err
+    assert "1 group of 2 of 4 items aligned or at 0.99 or more" in groups.out, groups.err
 
 
 def test_a_budget_of_false_matches_does_not_apply_to_a_recommended_threshold(

@@ -156,7 +156,7 @@ def test_few_images_get_a_stricter_threshold_than_matches(shell: Shell) -> None:
 
     result = shell("groups", "photos", "--encoder", "hog_color")
 
-    assert "1 groups of 2 of 2 items at 0.95 or more" in result.out
+    assert "1 group of 2 of 2 items at 0.95 or more" in result.out
     assert "stricter than 0.9, recommended for hog_color" in result.out
     assert "--evidence" not in result.out
 

@@ -274,7 +274,7 @@ def test_rerun_continues_after_an_interrupt(shell: Shell, web: Web, tmp_path: Pa
     waiting = threading.Event()
     for seed in range(3):
         web.pages[f"/{seed}.jpg"] = jpeg(seed)
-    web.pages["/slow.jpg"] = lambda _: (waiting.wait(30), None)[1]
+    web.pages["/slow.jpg"] = lambda _: (waiting.wait(120), None)[1]
     lines = [f"{seed},{web.url(f'/{seed}.jpg')}" for seed in range(3)]
     shell.write("list.csv", "\n".join(["id,url", *lines, f"slow,{web.url('/slow.jpg')}"]))
     arguments = ["match", "list.csv", "list.csv", "--encoder", "hog_color", *_allow(web)]
@@ -289,7 +289,7 @@ def test_rerun_continues_after_an_interrupt(shell: Shell, web: Web, tmp_path: Pa
     time.sleep(0.5)  # a row is committed shortly after its image
 
     process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=20)
+    _, stderr = process.communicate(timeout=60)
     waiting.set()
     web.pages["/slow.jpg"] = jpeg(9)
     result = shell(*arguments, "--json")

@@ -42,6 +42,25 @@ def test_match_writes_a_page_with_the_columns_of_both_lists(shell: Shell) -> Non
     assert shell.table("m.tsv").height == 3
 
 
+def test_lists_may_carry_columns_of_any_name(shell: Shell) -> None:
+    shell.write("a.jpg", jpeg(1))
+    names = ["image", "__id", "__image", "__left_id", "position", "row"]
+    shell.write("left.csv", f"sku,url,{','.join(names)}\n1,a.jpg,{','.join(names)}\n")
+    shell.write("right.csv", "sku,url\n2,a.jpg\n")
+    columns = ("--left-id", "sku", "--left-url", "url")
+
+    result = shell(
+        *("match", "left.csv", "right.csv", *_HOG, *columns),
+        *("--html", "m.html", "--out", "m.tsv"),
+    )
+
+    assert result.code == 0, result.err
+    page = GalleryPage.read(shell.folder / "m.html")
+    assert page.rows[0]["left"] == {"url": "a.jpg", **{name: name for name in names}}
+    table = shell.table("m.tsv")
+    assert table.select(f"left_{name}" for name in names).row(0) == tuple(names)
+
+
 def test_page_of_a_repeated_match_has_the_same_bytes_and_decodes_nothing(shell: Shell) -> None:
     _lists(shell)
     args = ("match", "left.csv", "right.csv", *_HOG)

@@ -38,7 +38,7 @@ def test_image_and_id_columns_are_recognized_and_printed(shell: Shell) -> None:
     result = shell.match("left.csv", "right.tsv", "--out", "r.tsv")
 
     assert result.code == 0, result.err
-    assert "left.csv: 1 items, 1 usable" in result.out
+    assert "left.csv: 1 item, 1 usable" in result.out
     assert "images from column 'image', ids from 'sku'" in result.out
     assert "images from column 'photo', ids from 'article'" in result.out
     assert shell.table("r.tsv").rows() == [("S-7", "a.jpg", "9.99", "3", "a.jpg", "A-1", "1.00000")]
@@ -103,6 +103,17 @@ def test_columns_that_also_hold_images_are_named_by_the_command(shell: Shell) ->
     result = shell.match("list.csv", "list.csv")
 
     assert "'image2'; '--left-url image,image2' takes them as further images" in result.out
+
+
+def test_problems_of_both_lists_are_reported_at_once(shell: Shell) -> None:
+    shell.write("a.csv", "sku,price\n1,2\n")
+    shell.write("b.csv", "sku,size\n1,2\n")
+
+    result = shell.match("a.csv", "b.csv")
+
+    assert result.code == 1
+    assert all(f"{name}.csv" in result.err for name in "ab")
+    assert all(f"--{side}-url" in result.err for side in ("left", "right"))
 
 
 def test_option_of_one_list_that_lacks_the_column_is_named(shell: Shell) -> None:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import dagster as dg
 import pytest
 
 from imgsim_assets.pipeline import checks
 from imgsim_assets.pipeline.checks import CheckResult
 from imgsim_assets.storage.local_files import LocalFiles
+from imgsim_assets_tests.support.materialized_shops import MaterializedShops
 from imgsim_assets_tests.support.shop import Shop
-from imgsim_assets_tests.support.web import Web
 
 EMBEDDINGS = dg.AssetKey(["products", "embeddings"])
 AUDITS = {
@@ -21,10 +19,8 @@ AUDITS = {
 
 
 @pytest.fixture
-def shop(tmp_path: Path, web: Web) -> Shop:
-    opened = Shop.open(tmp_path, web)
-    assert opened.project.materialize()
-    return opened
+def shop(materialized_shops: MaterializedShops) -> Shop:
+    return materialized_shops.restore(Shop.open)
 
 
 def _results(result: dg.ExecuteInProcessResult) -> dict[str, bool]:

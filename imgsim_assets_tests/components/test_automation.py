@@ -6,7 +6,6 @@ import os
 import time
 import warnings
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -17,8 +16,8 @@ from dagster._core.definitions.freshness import TimeWindowFreshnessPolicy
 from imgsim_assets.components.automation import freshness
 from imgsim_assets.pipeline import checks
 from imgsim_assets.pipeline.checks import CheckResult
+from imgsim_assets_tests.support.materialized_shops import MaterializedShops
 from imgsim_assets_tests.support.shop import ENCODER, Shop
-from imgsim_assets_tests.support.web import Web
 
 
 class Evaluations:
@@ -58,10 +57,8 @@ class Evaluations:
 
 
 @pytest.fixture
-def shop(tmp_path: Path, web: Web) -> Shop:
-    opened = Shop.open(tmp_path, web, products=4, suppliers=3)
-    assert opened.project.materialize()
-    return opened
+def shop(materialized_shops: MaterializedShops) -> Shop:
+    return materialized_shops.restore(Shop.open)
 
 
 def test_changed_source_starts_its_catalog_and_unchanged_source_starts_nothing(

@@ -12,6 +12,7 @@ from imgsim_assets.pipeline import checks
 from imgsim_assets.pipeline.checks import CheckResult
 from imgsim_assets.storage.reader import read_table
 from imgsim_assets_tests.support.damage import break_a_vector
+from imgsim_assets_tests.support.materialized_shops import MaterializedShops
 from imgsim_assets_tests.support.shop import Shop, versions
 from imgsim_assets_tests.support.web import Web
 
@@ -24,6 +25,11 @@ SUCCESS = "products/images:success_rate"
 @pytest.fixture
 def shop(tmp_path: Path, web: Web) -> Shop:
     return Shop.open(tmp_path, web)
+
+
+@pytest.fixture
+def materialized_shop(materialized_shops: MaterializedShops) -> Shop:
+    return materialized_shops.restore(Shop.open)
 
 
 def _evaluations(instance: dg.DagsterInstance) -> dict[str, tuple[bool, str]]:
@@ -40,15 +46,22 @@ def _evaluations(instance: dg.DagsterInstance) -> dict[str, tuple[bool, str]]:
     return found
 
 
-@pytest.mark.parametrize("severity", ["warn", "error"])
+@pytest.mark.parametrize(
+    ("of_catalog", "of_pair"),
+    [("warn", "error"), pytest.param("error", "warn", marks=pytest.mark.slow)],
+)
 def test_measuring_checks_have_the_declared_severity(
-    tmp_path: Path, web: Web, severity: str
+    tmp_path: Path, web: Web, of_catalog: str, of_pair: str
 ) -> None:
     shop = Shop.open(tmp_path, web, products=90)
-    checks = {"sample_size": 50, "severity": severity, "min_success_rate": 0.1}
+    checks = {"sample_size": 50, "min_success_rate": 0.1}
     # So few vectors make two lists, of which a search looks at one.
     index = {"kind": "ivf", "min_items": 1, "nprobe": 1, "min_recall": 1.0}
-    shop.declare(checks=checks, index=index, pair={"checks": checks})
+    shop.declare(
+        checks=checks | {"severity": of_catalog},
+        index=index,
+        pair={"checks": checks | {"severity": of_pair}},
+    )
     assert shop.project.materialize()
     for number in range(1, 8):
         shop.put_item(f"p{number}", 900 + number)
@@ -60,14 +73,14 @@ def test_measuring_checks_have_the_declared_severity(
         assert audit.execute_in_process(instance=instance).success
         evaluations = _evaluations(instance)
 
-    assert evaluations[DRIFT] == (False, severity.upper())
-    assert evaluations[RECALL] == (False, severity.upper())
-    assert evaluations[CURRENT] == (True, severity.upper())
-    assert evaluations[SUCCESS] == (True, severity.upper())
+    assert evaluations[DRIFT] == (False, of_pair.upper())
+    assert evaluations[RECALL] == (False, of_catalog.upper())
+    assert evaluations[CURRENT] == (True, of_pair.upper())
+    assert evaluations[SUCCESS] == (True, of_catalog.upper())
 
 
-def test_stale_index_fails_index_is_current(shop: Shop) -> None:
-    assert shop.project.materialize()
+def test_stale_index_fails_index_is_current(materialized_shop: Shop) -> None:
+    shop = materialized_shop
     suppliers = shop.project.root / "suppliers.csv"
     suppliers.write_text("".join(suppliers.read_text().splitlines(keepends=True)[:-1]))
     stages = ("items", "images", "embeddings")
@@ -96,8 +109,8 @@ def _run(shop: Shop, instance: dg.DagsterInstance, *keys: list[str]) -> None:
         assert result.success
 
 
-def test_shrinking_catalog_fails_until_removals_are_allowed(shop: Shop) -> None:
-    assert shop.project.materialize()
+def test_shrinking_catalog_fails_until_removals_are_allowed(materialized_shop: Shop) -> None:
+    shop = materialized_shop
     for item in list(shop.rows)[:7]:
         shop.remove_item(item)
 
@@ -117,13 +130,13 @@ def test_shrinking_catalog_fails_until_removals_are_allowed(shop: Shop) -> None:
     assert read_table("products/items", store=shop.project.store).collect().height == 5
 
 
-def test_emptied_catalog_empties_its_downstream_assets(shop: Shop) -> None:
+def test_emptied_catalog_empties_its_downstream_assets(materialized_shop: Shop) -> None:
+    shop = materialized_shop
     empty = {
         "source": {"path": "products.csv", "allow_empty": True},
         "checks": {"min_success_rate": 0.9, "severity": "error"},
     }
     shop.declare(**empty)
-    assert shop.project.materialize()
     assert read_table("matches/pair", store=shop.project.store).collect().height
     (shop.project.root / "products.csv").write_text("id,url,title\n")
 
@@ -168,8 +181,10 @@ def test_broken_invariant_stops_downstream_assets_unless_it_only_warns(
     assert {stopped, "matches/pair"} <= set(versions(shop.project.store))
 
 
-def test_vector_that_is_not_normalized_stops_downstream_assets_once(shop: Shop) -> None:
-    assert shop.project.materialize()
+def test_vector_that_is_not_normalized_stops_downstream_assets_once(
+    materialized_shop: Shop,
+) -> None:
+    shop = materialized_shop
     break_a_vector(shop.project.store, "products")
     shop.put_item("new", 100)
     before = versions(shop.project.store)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -11,17 +10,15 @@ import pytest
 
 from imgsim_assets.components.local_run import LocalRun
 from imgsim_assets_tests.support.gallery_pages import GalleryPage
+from imgsim_assets_tests.support.materialized_shops import MaterializedShops
 from imgsim_assets_tests.support.shop import Shop
-from imgsim_assets_tests.support.web import Web
 
 KEY = dg.AssetKey(["matches", "pair"])
 
 
 @pytest.fixture
-def shop(tmp_path: Path, web: Web) -> Shop:
-    opened = Shop.open(tmp_path, web, products=4, suppliers=3)
-    _run(opened)
-    return opened
+def shop(materialized_shops: MaterializedShops) -> Shop:
+    return materialized_shops.restore(Shop.open)
 
 
 def _run(shop: Shop) -> None:

@@ -12,6 +12,7 @@ from PIL import Image, ImageOps
 from imgsim_assets.components import columns
 from imgsim_assets.components.match_matrix import summary
 from imgsim_assets_tests.support.images import encoded, make_image
+from imgsim_assets_tests.support.materialized_shops import MaterializedShops
 from imgsim_assets_tests.support.scenes import jpeg, scene
 from imgsim_assets_tests.support.shop import Shop
 from imgsim_assets_tests.support.web import Web
@@ -20,11 +21,8 @@ BEACON = "![t](http://127.0.0.1:9/b.png)"
 
 
 @pytest.fixture
-def shop(tmp_path: Path, web: Web, monkeypatch: pytest.MonkeyPatch) -> Shop:
-    monkeypatch.setenv("IMGSIM_SERVE_URL", "https://pages.example/imgsim/")
-    opened = Shop.open(tmp_path, web)
-    assert opened.project.materialize()
-    return opened
+def shop(materialized_shops: MaterializedShops) -> Shop:
+    return materialized_shops.restore(Shop.open)
 
 
 def _metadata(shop: Shop) -> dict[str, Any]:
@@ -39,7 +37,10 @@ def _counts(metadata: dict[str, Any]) -> tuple[int, ...]:
     return tuple(metadata[f"{kind}_since_last_version"] for kind in ("added", "changed", "removed"))
 
 
-def test_match_table_shows_what_the_last_version_changed(shop: Shop) -> None:
+def test_match_table_shows_what_the_last_version_changed(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IMGSIM_SERVE_URL", "https://pages.example/imgsim/")
     rows = _metadata(shop)["dagster/row_count"]
     assert _counts(_metadata(shop)) == (rows, 0, 0)
     shop.web.pages["/again.jpg"] = encoded(make_image(2), "JPEG", quality=70)

@@ -22,6 +22,7 @@ from imgsim_assets.storage.reader import read_table
 from imgsim_assets.storage.store import Store
 from imgsim_assets_tests.support.encoders import COUNTER
 from imgsim_assets_tests.support.images import encoded, jpeg, make_image
+from imgsim_assets_tests.support.materialized_shops import MaterializedShops
 from imgsim_assets_tests.support.shop import Shop, results, versions
 from imgsim_assets_tests.support.web import Web
 
@@ -29,6 +30,15 @@ from imgsim_assets_tests.support.web import Web
 @pytest.fixture
 def shop(tmp_path: Path, web: Web, monkeypatch: pytest.MonkeyPatch) -> Shop:
     opened = Shop.open(tmp_path, web)
+    monkeypatch.setenv(COUNTER, str(opened.counter))
+    return opened
+
+
+@pytest.fixture
+def materialized_shop(
+    materialized_shops: MaterializedShops, monkeypatch: pytest.MonkeyPatch
+) -> Shop:
+    opened = materialized_shops.restore(Shop.open)
     monkeypatch.setenv(COUNTER, str(opened.counter))
     return opened
 
@@ -112,8 +122,10 @@ def _linked(url: str) -> bytes:
     return Path(url2pathname(urlsplit(url).path)).read_bytes()
 
 
-def test_every_match_can_be_traced_to_its_images_encoder_source_and_runs(shop: Shop) -> None:
-    assert shop.project.materialize()
+def test_every_match_can_be_traced_to_its_images_encoder_source_and_runs(
+    materialized_shop: Shop,
+) -> None:
+    shop = materialized_shop
     store = shop.project.store
 
     (match,) = read_table("matches/pair", store=store).head(1).collect().to_dicts()
@@ -183,8 +195,10 @@ def _check_results(instance: dg.DagsterInstance) -> dict[str, bool]:
 
 
 @pytest.mark.slow
-def test_a_second_process_with_the_same_home_and_store_does_nothing(shop: Shop) -> None:
-    assert shop.project.materialize()
+def test_a_second_process_with_the_same_home_and_store_does_nothing(
+    materialized_shop: Shop,
+) -> None:
+    shop = materialized_shop
     before = (shop.web.total_gets, shop.encodings, versions(shop.project.store))
     assert before[0] == 20
     assert before[1] > 0
@@ -196,8 +210,10 @@ def test_a_second_process_with_the_same_home_and_store_does_nothing(shop: Shop) 
     assert (shop.web.total_gets, shop.encodings, versions(shop.project.store)) == before
 
 
-def test_the_store_with_an_empty_dagster_home_refetches_nothing(shop: Shop) -> None:
-    assert shop.project.materialize()
+def test_the_store_with_an_empty_dagster_home_refetches_nothing(
+    materialized_shop: Shop,
+) -> None:
+    shop = materialized_shop
     before = (shop.web.total_gets, shop.encodings, versions(shop.project.store))
     shutil.rmtree(shop.project.home)
     shop.project.home.mkdir()
@@ -208,9 +224,9 @@ def test_the_store_with_an_empty_dagster_home_refetches_nothing(shop: Shop) -> N
 
 
 def test_an_edited_catalog_processes_only_the_difference_and_equals_a_rebuild(
-    shop: Shop, monkeypatch: pytest.MonkeyPatch
+    materialized_shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert shop.project.materialize()
+    shop = materialized_shop
     shop.web.gets.clear()
     encodings = shop.encodings
     shop.put_item("new", 100)
@@ -227,8 +243,10 @@ def test_an_edited_catalog_processes_only_the_difference_and_equals_a_rebuild(
     _assert_same(found, _rebuilt(shop, monkeypatch))
 
 
-def test_touching_the_source_commits_nothing_and_reordering_its_rows_no_files(shop: Shop) -> None:
-    assert shop.project.materialize()
+def test_touching_the_source_commits_nothing_and_reordering_its_rows_no_files(
+    materialized_shop: Shop,
+) -> None:
+    shop = materialized_shop
     store = shop.project.store
     before = (shop.web.total_gets, shop.encodings, versions(store))
 
@@ -327,8 +345,10 @@ def test_two_files_of_the_same_image_pass_the_index_check(shop: Shop) -> None:
         assert _check_results(instance)["products/index:self_recall"]
 
 
-def test_a_shard_that_fails_leaves_the_others_materialized(shop: Shop) -> None:
-    assert shop.project.materialize()
+def test_a_shard_that_fails_leaves_the_others_materialized(
+    materialized_shop: Shop,
+) -> None:
+    shop = materialized_shop
     store = shop.project.store
     table = ledger_table(store, "products")
     commit = table.latest()

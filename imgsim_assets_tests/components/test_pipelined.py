@@ -18,6 +18,7 @@ from imgsim_assets.storage.reader import read_table
 from imgsim_assets_tests.support.downloads import wait_until
 from imgsim_assets_tests.support.encoders import COUNTER
 from imgsim_assets_tests.support.fresh_python import printed_lines
+from imgsim_assets_tests.support.materialized_shops import MaterializedShops
 from imgsim_assets_tests.support.shop import Shop, results, versions
 from imgsim_assets_tests.support.web import Web
 from imgsim_assets_tests.support.weights import save_weights, untrained
@@ -37,10 +38,24 @@ print(sorted({"torch", "torchvision"} & set(sys.modules)))
 """
 
 
+def _declared(root: Path, web: Web) -> Shop:
+    opened = Shop.open(root, web)
+    opened.declare(pipelined=True)
+    return opened
+
+
 @pytest.fixture
 def shop(tmp_path: Path, web: Web, monkeypatch: pytest.MonkeyPatch) -> Shop:
-    opened = Shop.open(tmp_path, web)
-    opened.declare(pipelined=True)
+    opened = _declared(tmp_path, web)
+    monkeypatch.setenv(COUNTER, str(opened.counter))
+    return opened
+
+
+@pytest.fixture
+def materialized_shop(
+    materialized_shops: MaterializedShops, monkeypatch: pytest.MonkeyPatch
+) -> Shop:
+    opened = materialized_shops.restore(_declared)
     monkeypatch.setenv(COUNTER, str(opened.counter))
     return opened
 
@@ -69,8 +84,10 @@ def test_pipelined_catalog_equals_one_in_two_steps(
     assert shop.encodings == 2 * encodings
 
 
-def test_pipelined_step_has_the_metadata_versions_and_checks_of_two_steps(shop: Shop) -> None:
-    assert shop.project.materialize()
+def test_pipelined_step_has_the_metadata_versions_and_checks_of_two_steps(
+    materialized_shop: Shop,
+) -> None:
+    shop = materialized_shop
     with shop.project.instance() as instance:
         streamed = {key: _facts(instance, key) for key in (IMAGES, EMBEDDINGS)}
     shop.declare()
@@ -127,8 +144,10 @@ def test_an_image_that_cannot_be_decoded_is_a_status(shop: Shop, commits_at_once
 
 
 @pytest.mark.parametrize("chosen", [IMAGES, EMBEDDINGS])
-def test_either_pipelined_asset_can_be_materialized_alone(shop: Shop, chosen: dg.AssetKey) -> None:
-    assert shop.project.materialize()
+def test_either_pipelined_asset_can_be_materialized_alone(
+    materialized_shop: Shop, chosen: dg.AssetKey
+) -> None:
+    shop = materialized_shop
     shop.put_item("new", 100)
     with shop.project.instance() as instance:
         _run(shop, instance, [dg.AssetKey(["products", "items"])], {})
@@ -171,15 +190,12 @@ def test_too_few_images_stop_the_embeddings_with_severity_error(shop: Shop) -> N
         assert instance.get_materialized_partitions(EMBEDDINGS) == set()
 
 
-@pytest.mark.parametrize("is_pipelined", [True, False])
-def test_a_refresh_with_nothing_to_do_imports_no_torch(
-    shop: Shop, tmp_path: Path, is_pipelined: bool
-) -> None:
+def test_a_refresh_with_nothing_to_do_imports_no_torch(shop: Shop, tmp_path: Path) -> None:
     weights = save_weights(untrained("squeezenet1_1"), tmp_path / "own.pth")
     encoder = {"name": "squeezenet1_1", "weights": weights, "device": "cpu"}
-    shop.declare(pipelined=is_pipelined, encoder=encoder)
-    for other in ("pair", "suppliers"):
-        shutil.rmtree(shop.project.root / "shop/defs" / other)
+    in_two_steps = {"encoder": encoder, "pipelined": False}
+    shop.declare(pipelined=True, encoder=encoder, suppliers=in_two_steps)
+    shutil.rmtree(shop.project.root / "shop/defs/pair")
     assert shop.project.materialize()
 
     lines = printed_lines(_REFRESH_AGAIN, str(shop.project.root))
@@ -217,8 +233,8 @@ def test_the_step_holds_the_pool_of_the_card(shop: Shop) -> None:
     assert graph.get(IMAGES).pools == graph.get(EMBEDDINGS).pools == {"gpu"}
 
 
-def test_upstream_change_requests_both_pipelined_assets(shop: Shop) -> None:
-    assert shop.project.materialize()
+def test_upstream_change_requests_both_pipelined_assets(materialized_shop: Shop) -> None:
+    shop = materialized_shop
     with shop.project.instance() as instance:
         first = dg.evaluate_automation_conditions(
             defs=shop.project.definitions(), instance=instance

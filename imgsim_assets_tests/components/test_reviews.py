@@ -13,18 +13,28 @@ from imgsim_assets.components.local_run import LocalRun
 from imgsim_assets.pipeline.reviewed import Reviewed
 from imgsim_assets.pipeline.reviews import import_reviews
 from imgsim_assets.storage.reader import read_table
+from imgsim_assets_tests.support.materialized_shops import MaterializedShops
 from imgsim_assets_tests.support.shop import Shop
 from imgsim_assets_tests.support.web import Web
 
 _REVIEWS = dg.AssetKey(["reviews", "pair"])
 
 
-@pytest.fixture
-def shop(tmp_path: Path, web: Web) -> Shop:
-    opened = Shop.open(tmp_path, web, products=4, suppliers=3)
+def _decided(root: Path, web: Web) -> Shop:
+    opened = Shop.open(root, web, products=4, suppliers=3)
     _decide(opened, "p1,s1,different")
     opened.declare(pair={"reviews": "verdicts.csv"})
     return opened
+
+
+@pytest.fixture
+def shop(tmp_path: Path, web: Web) -> Shop:
+    return _decided(tmp_path, web)
+
+
+@pytest.fixture
+def materialized_shop(materialized_shops: MaterializedShops) -> Shop:
+    return materialized_shops.restore(_decided)
 
 
 def _decide(shop: Shop, *rows: str) -> None:
@@ -52,15 +62,15 @@ def _look(
     return definition.evaluate_tick(context)
 
 
-def test_a_materialization_honours_the_declared_file(shop: Shop) -> None:
-    assert shop.project.materialize()
-
-    assert ("p1", "s1") not in _pairs(shop)
-    assert ("p2", "s2") in _pairs(shop)
+def test_a_materialization_honours_the_declared_file(materialized_shop: Shop) -> None:
+    assert ("p1", "s1") not in _pairs(materialized_shop)
+    assert ("p2", "s2") in _pairs(materialized_shop)
 
 
-def test_the_sensor_reports_new_decisions_once_and_the_next_run_honours_them(shop: Shop) -> None:
-    assert shop.project.materialize()
+def test_the_sensor_reports_new_decisions_once_and_the_next_run_honours_them(
+    materialized_shop: Shop,
+) -> None:
+    shop = materialized_shop
     with shop.project.instance() as instance:
         first = _look(shop, instance)
         unchanged = _look(shop, instance, first.cursor)
@@ -76,8 +86,8 @@ def test_the_sensor_reports_new_decisions_once_and_the_next_run_honours_them(sho
     assert not {("p1", "s1"), ("p2", "s2")} & _pairs(shop)
 
 
-def test_a_decision_starts_the_match_table_and_no_other_asset(shop: Shop) -> None:
-    assert shop.project.materialize()
+def test_a_decision_starts_the_match_table_and_no_other_asset(materialized_shop: Shop) -> None:
+    shop = materialized_shop
     definitions = shop.project.definitions()
     with shop.project.instance() as instance:
 
@@ -117,9 +127,11 @@ def test_a_missing_file_is_told_when_the_project_loads(
     assert f"reviews of pair: there is no file {path}; runs that need it fail" in caplog.text
 
 
-def test_imported_decisions_make_a_match_table_without_the_key_run_again(shop: Shop) -> None:
-    shop.declare()
-    assert shop.project.materialize()
+def test_imported_decisions_make_a_match_table_without_the_key_run_again(
+    materialized_shops: MaterializedShops,
+) -> None:
+    shop = materialized_shops.restore(Shop.open)
+    _decide(shop, "p1,s1,different")
     with shop.project.instance() as instance:
         definitions = shop.project.definitions()
         assert "matches/pair" in LocalRun(definitions, instance).run().up_to_date

@@ -13,8 +13,8 @@ import pytest
 from imgsim_assets.storage.reader import read_table
 from imgsim_assets.storage.store import Store
 from imgsim_assets_tests.support.encoders import COUNTER
+from imgsim_assets_tests.support.materialized_shops import MaterializedShops
 from imgsim_assets_tests.support.shop import ENCODER, Shop, results, versions
-from imgsim_assets_tests.support.web import Web
 
 PAIR = "matches/pair"
 
@@ -48,11 +48,10 @@ class Before:
 
 
 @pytest.fixture
-def shop(tmp_path: Path, web: Web, monkeypatch: pytest.MonkeyPatch) -> Shop:
+def shop(materialized_shops: MaterializedShops, monkeypatch: pytest.MonkeyPatch) -> Shop:
     """A shop that has been materialized."""
-    opened = Shop.open(tmp_path, web)
+    opened = materialized_shops.restore(Shop.open)
     monkeypatch.setenv(COUNTER, str(opened.counter))
-    assert opened.project.materialize()
     return opened
 
 
@@ -186,12 +185,3 @@ def test_removed_catalog_leaves_all_tables_in_the_store(
     assert before.committed_since == set()
     now = results(store)
     assert all(now[name].equals(rows) for name, rows in found.items())
-
-
-def test_match_table_of_an_unknown_catalog_is_named(shop: Shop) -> None:
-    shutil.rmtree(shop.project.root / "shop/defs/suppliers")
-
-    output = shop.project.check_definitions()
-
-    assert "pair/defs.yaml:" in output
-    assert "attributes.right: there is no catalog 'suppliers'" in output

@@ -9,15 +9,15 @@ import dagster as dg
 import pytest
 
 from imgsim_assets.components.image_catalog import status
+from imgsim_assets_tests.support.materialized_shops import MaterializedShops
 from imgsim_assets_tests.support.shop import Shop
 from imgsim_assets_tests.support.web import Web
 
 BEACON = "![t](http://127.0.0.1:9/beacon.png)"
 
 
-@pytest.fixture
-def shop(tmp_path: Path, web: Web) -> Shop:
-    opened = Shop.open(tmp_path, web)
+def _with_failures(root: Path, web: Web) -> Shop:
+    opened = Shop.open(root, web)
     opened.put_item(BEACON, 500)
     opened.put_item("dead", 501)
     for seed in (500, 501):
@@ -25,8 +25,12 @@ def shop(tmp_path: Path, web: Web) -> Shop:
     page = web.pages["/p2.jpg"]
     assert isinstance(page, bytes)
     web.pages["/p2.jpg"] = page[:900]
-    assert opened.project.materialize()
     return opened
+
+
+@pytest.fixture
+def shop(materialized_shops: MaterializedShops) -> Shop:
+    return materialized_shops.restore(_with_failures)
 
 
 def _status(instance: dg.DagsterInstance) -> dict[str, Any]:

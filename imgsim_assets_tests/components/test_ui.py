@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -11,20 +10,16 @@ from urllib.request import url2pathname
 import pytest
 from playwright import sync_api
 
+from imgsim_assets_tests.support.browser import needs_chromium, open_browser
 from imgsim_assets_tests.support.encoders import COUNTER
 from imgsim_assets_tests.support.servers import Servers
 from imgsim_assets_tests.support.shop import Shop
 from imgsim_assets_tests.support.web import Web
 
-_CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-
 # An id that Markdown would render as an image.
 BEACON = "![t](http://127.0.0.1:9/beacon.png)"
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(_CHROMIUM is None, reason="there is no Chromium on this machine"),
-]
+pytestmark = [pytest.mark.slow, needs_chromium]
 
 
 @pytest.fixture(scope="module")
@@ -48,12 +43,10 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
 @pytest.fixture(scope="module")
 def page(servers: Servers) -> Iterator[sync_api.Page]:
     """A browser page at the web server."""
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=_CHROMIUM, args=["--no-sandbox"])
+    with open_browser() as browser:
         opened = browser.new_page(base_url=servers.url, viewport={"width": 1600, "height": 1200})
         opened.set_default_timeout(60_000)
         yield opened
-        browser.close()
 
 
 @pytest.mark.parametrize("asset", ["matches/pair", "products/similarity_graph"])

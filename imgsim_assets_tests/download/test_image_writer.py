@@ -33,7 +33,7 @@ class SlowBlobs(Blobs):
         self.may_store = threading.Event()
 
     def put_hashed(self, images: Sequence[tuple[bytes, bytes]]) -> list[str]:
-        assert self.may_store.wait(20)
+        assert self.may_store.wait(60)
         return super().put_hashed(images)
 
 

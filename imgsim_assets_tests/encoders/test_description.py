@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from imgsim_assets.cli.main import main
 from imgsim_assets.encoders.description import describe_encoder, encoder_settings, list_encoders
 from imgsim_assets.errors import EncoderError
 from imgsim_assets_tests.support import tiny_models
@@ -143,8 +144,10 @@ def test_model_that_is_missing_names_the_command_that_helps(tmp_path: Path) -> N
     assert "Traceback" not in pulled.stderr
 
 
-def test_encoder_without_weights_says_so() -> None:
-    assert "weights  none needed" in _imgsim("encoder", "show", "hog_color").stdout
+def test_encoder_without_weights_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["encoder", "show", "hog_color"])
+
+    assert "weights  none needed" in capsys.readouterr().out
 
 
 def test_list_has_the_names_of_each_library() -> None:

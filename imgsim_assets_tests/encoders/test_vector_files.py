@@ -49,7 +49,9 @@ def test_an_append_is_one_file_in_the_order_of_arrival(table: VectorTable) -> No
     assert [list(part.sha256) for part in parts] == [list(map(_key, each)) for each in numbers]
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(
+    "seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 4))]
+)
 def test_compaction_keeps_the_last_vector_of_every_key(
     seed: int, table: VectorTable, monkeypatch: pytest.MonkeyPatch
 ) -> None:

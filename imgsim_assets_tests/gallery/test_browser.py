@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import polars as pl
@@ -17,20 +15,12 @@ from imgsim_assets.gallery.items import image_gallery
 from imgsim_assets.gallery.page import write_gallery
 from imgsim_assets.gallery.pairs import match_gallery
 from imgsim_assets.storage.store import Store
+from imgsim_assets_tests.support.browser import needs_chromium
 from imgsim_assets_tests.support.images import jpeg
 
-_CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 HOSTILE = "</script><img src=http://127.0.0.1:9/x onerror=alert(1)>\u202egnp"
 
-pytestmark = pytest.mark.skipif(_CHROMIUM is None, reason="there is no Chromium on this machine")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[sync_api.Browser]:
-    with sync_api.sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=_CHROMIUM, args=["--no-sandbox"])
-        yield opened
-        opened.close()
+pytestmark = needs_chromium
 
 
 @pytest.fixture(scope="module")
@@ -181,7 +171,7 @@ def test_an_item_with_many_candidates_shows_them_in_parts(
     opened = _Opened(browser, write_gallery(gallery, tmp_path / "pairs.html"))
     entries = opened.page.locator("#gallery li")
 
-    assert opened.count == "130 pairs, 1 items"
+    assert opened.count == "130 pairs, 1 item"
     assert entries.count() == 60
     opened.page.get_by_role("button", name="Show more, 70 are left").click()
     opened.page.get_by_role("button", name="Show more, 10 are left").click()

@@ -11,7 +11,7 @@ import pytest
 
 from imgsim_assets.errors import SettingsError
 from imgsim_assets.gallery import page
-from imgsim_assets.gallery.document import Details, Gallery, cells
+from imgsim_assets.gallery.document import Details, Gallery, ItemColumns, cells
 from imgsim_assets.gallery.page import page_with_images, write_gallery
 from imgsim_assets.gallery.thumbnails import GivenImages
 from imgsim_assets.pages.templates import static_folder
@@ -88,8 +88,12 @@ def test_page_that_cannot_be_written_is_an_error_and_leaves_nothing(tmp_path: Pa
 
 def test_columns_of_items_may_have_the_names_of_the_keys() -> None:
     rows = pl.DataFrame({"id": ["b", "a"], "image": [0, 0]})
-    items = pl.DataFrame({"__id": ["a", "b"], "__image": [0, 0], "image": ["front", "back"]})
+    columns = {"image": ["front", "back"], "__id": ["x", "y"]}
+    items = ItemColumns(pl.DataFrame({"id": ["a", "b"], "image": [0, 0]}), pl.DataFrame(columns))
 
-    details = Details.of(rows, ["id", "image"], items, ["__id", "__image"]).json()
+    details = Details.of(rows, ["id", "image"], items).json()
 
-    assert details == {"columns": {"image": ["back", "front"]}, "positions": [0, 1]}
+    assert details == {
+        "columns": {"image": ["back", "front"], "__id": ["y", "x"]},
+        "positions": [0, 1],
+    }

@@ -125,6 +125,21 @@ def test_pages_leave_with_their_version_and_thumbnails_with_their_image(
     assert {f"images/{sha256}.jpg" for sha256 in rows["sha256"]} == images
 
 
+def test_galleries_leave_with_their_table(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(page._MAX_INSIDE, "pairs", 0)
+    root = Path(store.url)
+    keep_gallery(store, NAME, _match(store, 1, 2))
+    shutil.rmtree(root / NAME)
+    (root / "_galleries/matches/.tmp-interrupted").touch()
+    collect_garbage(store, KEEP_ONE)
+    assert len(list(root.glob("_galleries/**/*.html"))) == 1  # too young
+    make_older(root, 2)
+
+    collect_garbage(store, KEEP_ONE)
+
+    assert not [path for path in root.glob("_galleries/**/*") if path.is_file()]
+
+
 def test_damaged_thumbnails_are_made_again(store: Store, decoded: list[int]) -> None:
     digests = [store.blobs.put(tiny(seed)) for seed in range(2)]
     store.blobs.flush()

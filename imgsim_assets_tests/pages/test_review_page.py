@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,6 +12,7 @@ from playwright import sync_api
 
 from imgsim_assets.reviews.table import read_reviews, reviews_table
 from imgsim_assets.service.settings import ServeSettings
+from imgsim_assets_tests.support.browser import needs_chromium
 from imgsim_assets_tests.support.review_shop import (
     HOSTILE_ID,
     HOSTILE_TITLE,
@@ -21,12 +21,11 @@ from imgsim_assets_tests.support.review_shop import (
     serving,
 )
 
-_CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 # On a busy machine.
 sync_api.expect.set_options(timeout=30_000)
 _TABS = ("new", "near", "random", "all", "accepted", "rejected", "unsure", "unmatched")
 
-pytestmark = pytest.mark.skipif(_CHROMIUM is None, reason="there is no Chromium on this machine")
+pytestmark = needs_chromium
 
 
 @pytest.fixture(scope="module")
@@ -46,14 +45,6 @@ def shop(materialized: ReviewShop, tmp_path: Path) -> ReviewShop:
 def address(shop: ReviewShop) -> Iterator[str]:
     with serving(shop.store) as url:
         yield f"{url}/review/{NAME}"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[sync_api.Browser]:
-    with sync_api.sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=_CHROMIUM, args=["--no-sandbox"])
-        yield opened
-        opened.close()
 
 
 @pytest.fixture

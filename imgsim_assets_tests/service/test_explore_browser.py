@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import shutil
 import threading
 from collections.abc import Iterator
 from urllib.parse import quote
@@ -18,10 +17,10 @@ from imgsim_assets.service.run import create_server, listen
 from imgsim_assets.service.settings import ServeSettings
 from imgsim_assets.storage.store import Store
 from imgsim_assets_tests.support.browsed_store import HOSTILE_ID, LOGO, build
+from imgsim_assets_tests.support.browser import needs_chromium
 from imgsim_assets_tests.support.catalogs import sha256_of, tiny
 
-_CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(_CHROMIUM is None, reason="there is no Chromium on this machine")
+pytestmark = needs_chromium
 
 _PATHS = [
     "products",
@@ -61,14 +60,6 @@ def url(browsed: Store) -> Iterator[str]:
         yield f"http://127.0.0.1:{port}/explore/"
         server.should_exit = True
         thread.join()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[sync_api.Browser]:
-    with sync_api.sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=_CHROMIUM, args=["--no-sandbox"])
-        yield opened
-        opened.close()
 
 
 @pytest.fixture

@@ -123,7 +123,7 @@ def test_results_do_not_depend_on_how_many_pairs_are_scored_at_once(
     assert results[0].equals(results[1])
 
 
-def test_row_names_the_image_that_is_nearest_to_the_canonical_item(store: Store) -> None:
+def test_rows_name_the_images_that_the_canonical_item_and_a_member_share_most(store: Store) -> None:
     images = {"a": [tiny(1), tiny(2)], "b": [tiny(3), tiny(9, like=2)], "c": [tiny(4), tiny(5)]}
     indexed(store, "shop", images)
 
@@ -131,7 +131,7 @@ def test_row_names_the_image_that_is_nearest_to_the_canonical_item(store: Store)
 
     rows = _newest(groups_table(store, "shop"))
     assert rows.select("group_id", "id", "image", "is_canonical").rows() == [
-        ("a", "a", 0, True),
+        ("a", "a", 1, True),
         ("a", "b", 1, False),
     ]
     assert 0.8 <= rows["min_similarity"][0] < 1
@@ -237,12 +237,18 @@ def _expected(
                 frontier += found
         free = [item for item in free if item not in group]
         if len(group) > 1:
+            canonical = set(images[group[0]].values())
+            others = [images[item] for item in group if set(images[item].values()) != canonical]
             scores = [similarity[a, b] for a, b in itertools.combinations(group, 2)]
             rows += [
                 _Row(
                     group[0],
                     item,
-                    *_nearest(images[item], images[group[0]], declared),
+                    *(
+                        _nearest(images[item], images[group[0]], declared)
+                        if set(images[item].values()) != canonical
+                        else _best_shown(images[item], others, declared)
+                    ),
                     similarity[group[0], item],
                     len(group),
                     min(scores),
@@ -282,6 +288,17 @@ def _nearest(
         for similarity, turn in [_turned(image, c, declared) for c in canonical.values()]
     )
     return number, ORIENTATIONS[turn].name
+
+
+def _best_shown(
+    canonical: Mapping[int, int], others: Sequence[Mapping[int, int]], declared: LinkSettings
+) -> tuple[int, str]:
+    """The number of the canonical item's image that is nearest to a member with other images."""
+    nearness = {
+        number: max((_turned(image, i, declared)[0] for o in others for i in o.values()), default=1)
+        for number, image in canonical.items()
+    }
+    return min(nearness, key=lambda number: (-nearness[number], number)), ORIENTATIONS[0].name
 
 
 def _counted(content: Content, declared: LinkSettings) -> dict[str, list[int]]:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -40,9 +40,11 @@ def _scores(prefilter: Prefilter, pair: InputPair) -> Floats:
 
 
 @settings(max_examples=100, deadline=None)
+@example(make=families, dim=1280, share=0.3, seed=0)
+@example(make=nearly_equal, dim=1280, share=None, seed=0)
 @given(
     make=MAKERS,
-    dim=st.sampled_from([16, 64, 300, 1280]),
+    dim=st.sampled_from([16, 64, 300]),
     share=st.sampled_from([None, 0.05, 0.3, 0.5, 1.0]),
     seed=st.integers(0, 2**32 - 1),
 )

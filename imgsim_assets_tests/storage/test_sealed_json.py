@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imgsim_assets.storage.sealed_json import CHECKSUM, is_sealed, seal
@@ -10,10 +10,12 @@ from imgsim_assets.storage.sealed_json import CHECKSUM, is_sealed, seal
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
     lambda values: st.lists(values) | st.dictionaries(st.text(), values),
+    max_leaves=20,
 )
 KEYS = st.text().filter(lambda key: key != CHECKSUM)
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.dictionaries(KEYS, VALUES, min_size=1))
 def test_a_sealed_document_is_json_with_one_key_more(document: dict[str, object]) -> None:
     sealed = seal(document)
@@ -24,6 +26,7 @@ def test_a_sealed_document_is_json_with_one_key_more(document: dict[str, object]
     assert values == document
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.dictionaries(KEYS, VALUES, min_size=1), st.data())
 def test_a_document_with_any_other_byte_is_not_sealed(
     document: dict[str, object], data: st.DataObject

@@ -7,7 +7,7 @@ import sys
 from dagster._daemon import controller
 from dagster._daemon.cli import main
 
-from imgsim_assets_tests.support.fast_sqlite import disable_fsync
+from imgsim_assets_tests.support.fast_dagster import disable_fsync
 
 INTERVAL_SECONDS = 3
 

@@ -7,13 +7,22 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from imgsim_assets import testing
+from imgsim_assets_tests.support.fast_dagster import HOME
 
 
 @dataclass(frozen=True)
 class Project(testing.Project):
     """A project that subprocesses of a test work on."""
+
+    @classmethod
+    def make(cls, root: Path, package: str = "shop") -> Self:
+        """Create a project whose runs are recorded without their output."""
+        project = super().make(root, package)
+        (project.home / "dagster.yaml").write_text(HOME)
+        return project
 
     def environment(self, **more: str) -> dict[str, str]:
         """For subprocesses: this project's package and home, and this checkout."""
@@ -30,7 +39,7 @@ class Project(testing.Project):
         script = (
             "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[1])\n"
             "from imgsim_assets_tests.support.projects import Project\n"
-            "from imgsim_assets_tests.support.fast_sqlite import disable_fsync\n"
+            "from imgsim_assets_tests.support.fast_dagster import disable_fsync\n"
             "disable_fsync()\n"
             "sys.exit(0 if Project(Path(sys.argv[1]), sys.argv[2]).materialize() else 1)\n"
         )

@@ -48,7 +48,7 @@ class Served:
 
     def connect(self) -> socket.socket:
         """A connection on which nothing was sent."""
-        return socket.create_connection(("127.0.0.1", self.port), timeout=10)
+        return socket.create_connection(("127.0.0.1", self.port), timeout=60)
 
     def send(self, request: bytes) -> bytes:
         """What the server answers to some bytes until it closes the connection."""

@@ -115,7 +115,7 @@ class Shop:
             "shop/__init__.py",
             """
             from imgsim_assets_tests.support.pause_points import install_pause_point
-            from imgsim_assets_tests.support.fast_sqlite import disable_fsync
+            from imgsim_assets_tests.support.fast_dagster import disable_fsync
 
             install_pause_point()
             disable_fsync()

@@ -9,8 +9,6 @@ import dagster as dg
 from imgsim_assets.components.declared_catalogs import ComparingComponent, declared_catalogs
 from imgsim_assets.components.duplicate_groups.groups import cross_catalog_groups_asset
 from imgsim_assets.components.duplicate_groups.scaffolder import DuplicateGroupsScaffolder
-from imgsim_assets.components.ignore_list import IGNORE_LIST, ignore_list
-from imgsim_assets.components.observed_input import ObservedInput
 from imgsim_assets.components.reviews import group_reviews
 from imgsim_assets.components.store.component import default_resources
 from imgsim_assets.pipeline.settings import DuplicateGroupsSettings
@@ -49,18 +47,13 @@ class DuplicateGroupsComponent(ComparingComponent):
         self.check_compute(context)
         evaluated = self.catalogs_with_evaluation(context, names)
         root, path = context.project_root, (CROSS_CATALOG_GROUPS, settings.name)
-        table_names = {self.asset_key(*path): "/".join(path)}
-        reviews = None
-        inputs: list[ObservedInput] = []
-        if settings.ignore is not None:
-            listed = self.asset_key(*path, IGNORE_LIST)
-            table_names[listed] = "/".join((*path, IGNORE_LIST))
-            inputs.append(ignore_list(listed, CROSS_CATALOG_GROUPS, settings.ignore, root))
-        if settings.reviews is not None:
-            reviews = group_reviews(settings.name, names, settings.reviews, root)
-            reviews_key = self.asset_key(*reviews.path)
-            table_names[reviews_key] = "/".join(reviews.path)
-            inputs.append(reviews.observed(reviews_key, CROSS_CATALOG_GROUPS, settings))
+        reviews = (
+            group_reviews(settings.name, names, settings.reviews, root)
+            if settings.reviews is not None
+            else None
+        )
+        inputs, table_names = self.observed_inputs(context, path, reviews)
+        table_names[self.asset_key(*path)] = "/".join(path)
         table = cross_catalog_groups_asset(
             settings,
             self.project_keys(context),

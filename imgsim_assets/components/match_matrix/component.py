@@ -8,10 +8,8 @@ import dagster as dg
 
 from imgsim_assets.components.audits import audit_job
 from imgsim_assets.components.declared_catalogs import ComparingComponent
-from imgsim_assets.components.ignore_list import IGNORE_LIST, ignore_list
 from imgsim_assets.components.match_matrix.matches import GROUP, matches_asset, matches_audit
 from imgsim_assets.components.match_matrix.scaffolder import MatchMatrixScaffolder
-from imgsim_assets.components.observed_input import ObservedInput
 from imgsim_assets.components.reviews import DeclaredReviews
 from imgsim_assets.components.store.component import default_resources
 from imgsim_assets.pipeline.settings import MatchMatrixSettings
@@ -32,7 +30,7 @@ class MatchMatrixComponent(ComparingComponent):
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """The match table, downstream of exactly its two catalogs."""
-        settings = self.settings
+        settings, catalogs = self.settings, (self.settings.left, self.settings.right)
         self.check_catalogs(context, [("left", settings.left), ("right", settings.right)])
         if settings.left == settings.right:
             raise self.error(
@@ -44,31 +42,25 @@ class MatchMatrixComponent(ComparingComponent):
         self.check_name(context, "match tables")
         self.check_owners_and_tags(context, settings.owners, settings.tags)
         self.check_compute(context)
-        evaluated = self.catalogs_with_evaluation(context, [settings.left, settings.right])
+        evaluated = self.catalogs_with_evaluation(context, catalogs)
         self.check_cron(context, "checks.audit_schedule", settings.checks.audit_schedule)
         audits = [matches_audit(settings, self.asset_key)]
         jobs, schedules = audit_job(f"matches__{settings.name}", audits, settings.checks, "UTC")
-        root, key = context.project_root, self.asset_key("matches", settings.name)
-        table_names = {key: f"matches/{settings.name}"}
-        reviews = None
-        inputs: list[ObservedInput] = []
-        if settings.ignore is not None:
-            listed = self.asset_key("matches", settings.name, IGNORE_LIST)
-            table_names[listed] = f"matches/{settings.name}/{IGNORE_LIST}"
-            inputs.append(ignore_list(listed, GROUP, settings.ignore, root))
-        if settings.reviews is not None:
-            catalogs = (settings.left, settings.right)
-            reviews = DeclaredReviews(settings.name, catalogs, settings.reviews, root)
-            reviews_key = self.asset_key(*reviews.path)
-            table_names[reviews_key] = "/".join(reviews.path)
-            inputs.append(reviews.observed(reviews_key, GROUP, settings))
+        root, path = context.project_root, (GROUP, settings.name)
+        reviews = (
+            DeclaredReviews(settings.name, catalogs, settings.reviews, root)
+            if settings.reviews is not None
+            else None
+        )
+        inputs, table_names = self.observed_inputs(context, path, reviews)
+        table_names[self.asset_key(*path)] = "/".join(path)
         table = matches_asset(
             settings,
             self.project_keys(context),
             evaluated,
             root,
             [each.spec.key for each in inputs],
-            self.encoders(context, [settings.left, settings.right]),
+            self.encoders(context, catalogs),
             reviews,
         )
         return dg.Definitions(

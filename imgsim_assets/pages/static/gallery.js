@@ -128,8 +128,11 @@ function update() {
   const rows = shown.reduce((sum, unit) => sum + unit.length, 0);
   const nouns = { pairs: ["pairs", "items"], groups: ["items", "groups"], items: ["images", null] }[data.layout];
   const total = (count, all) => (count === all ? count.toLocaleString("en") : `${count.toLocaleString("en")} of ${all.toLocaleString("en")}`);
-  const parts = [`${total(rows, data.count)} ${nouns[0]}`];
-  if (nouns[1] && (hasSeveral || data.layout === "groups")) parts.push(`${total(shown.length, units.length)} ${nouns[1]}`);
+  const noun = (count, many) => (count === 1 ? many.slice(0, -1) : many);
+  const parts = [`${total(rows, data.count)} ${noun(data.count, nouns[0])}`];
+  if (nouns[1] && (hasSeveral || data.layout === "groups")) {
+    parts.push(`${total(shown.length, units.length)} ${noun(units.length, nouns[1])}`);
+  }
   document.getElementById("count").textContent = parts.join(", ");
   document.getElementById("nothing").hidden = shown.length > 0;
   if (form.cutoff) document.getElementById("cutoff-value").textContent = Number(form.cutoff.value).toFixed(4);

@@ -48,7 +48,7 @@ def test_max_threads_limits_threads_and_close_ends_them() -> None:
 
     asyncio.run(asyncio.wait_for(call_all(), 30))
     for thread in seen:
-        thread.join(10)
+        thread.join(30)
     assert 1 <= len(seen) <= 4
     assert not any(thread.is_alive() for thread in seen)
 

@@ -21,7 +21,7 @@ def test_slow_task_ends_in_timeout_error() -> None:
         await asyncio.sleep(0)
         return time.monotonic() - started
 
-    assert 0.1 <= asyncio.run(wait()) < 5
+    assert 0.1 <= asyncio.run(wait()) < 25
 
 
 def test_each_task_has_its_own_deadline() -> None:
@@ -60,7 +60,7 @@ def test_idle_deadline_ends_a_task_before_its_total_deadline() -> None:
             await asyncio.sleep(30)
         return time.monotonic() - started
 
-    assert 0.1 <= asyncio.run(wait()) < 5
+    assert 0.1 <= asyncio.run(wait()) < 25
 
 
 def test_suspended_process_extends_idle_deadlines() -> None:

@@ -14,7 +14,7 @@ import pytest
 from imgsim_assets_tests.support.images import encoded, jpeg, make_image
 from imgsim_assets_tests.support.projects import Project
 
-_ROOT = Path(__file__).parents[1]
+_ROOT = Path(__file__).parents[2]
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
