@@ -1,7 +1,7 @@
 """Peak memory of an index, a measured threshold and duplicate groups, by the size of the catalog.
 
 python -m benchmarks.catalog_memory [--rows 100000 200000 400000 800000] [--dim 128]
-    [--steps build check threshold groups groups_within update]
+    [--steps build check threshold groups update]
 
 Each step is a process of its own. Its peak is the greatest resident memory, with mapped files and
 with what the process takes before the step: Python and its libraries. The vectors are random,
@@ -19,20 +19,24 @@ from collections.abc import Callable, Mapping
 from multiprocessing.context import SpawnContext
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
+from unittest.mock import patch
 
 import numpy as np
 import polars as pl
 
-from imgsim_assets.catalog.stage import items_table
 from imgsim_assets.download.ledger.table import empty_ledger, ledger_table
+from imgsim_assets.encoders import vectors as vector_table
 from imgsim_assets.encoders.recorded import FINGERPRINT
 from imgsim_assets.encoders.table import SCHEMA, embeddings_table
 from imgsim_assets.encoders.vectors import VectorRows, VectorTable
 from imgsim_assets.index.stage import IndexStage, open_index
 from imgsim_assets.pipeline.invariants import index_invariants
 from imgsim_assets.similarity.calibration import CatalogItems, calibrate
+from imgsim_assets.similarity.cosine import Indices
 from imgsim_assets.similarity.duplicate_groups import GroupStage
 from imgsim_assets.similarity.items import from_index
+from imgsim_assets.similarity.nearest_vectors import SCHEMA as NEAREST_SCHEMA
+from imgsim_assets.similarity.nearest_vectors import NearestVectors
 from imgsim_assets.similarity.settings import GroupSettings
 from imgsim_assets.storage.commit import PendingCommit
 from imgsim_assets.storage.store import Store
@@ -44,7 +48,6 @@ _NAME, _ENCODER = "shop", "f" * 16
 # Of the images of the catalog, one in so many is a near copy of the one before.
 _COPIES = 100
 _THRESHOLD = 0.99
-_ITEMS_PER_BRAND = 1000
 
 
 def main() -> None:
@@ -56,10 +59,10 @@ def main() -> None:
     processes = multiprocessing.get_context("spawn")
     for rows in options.rows:
         with tempfile.TemporaryDirectory() as folder:
-            _in_process(processes, _fill, Path(folder), rows, options.dim)
+            in_process(processes, _fill, Path(folder), rows, options.dim)
             size = 4 * rows * options.dim
             for step in options.steps:
-                start, peak, seconds = _in_process(processes, _measured, Path(folder), step)
+                start, peak, seconds = in_process(processes, _measured, Path(folder), step)
                 print(
                     f"{rows:>9,} x {options.dim}, {size / 2**20:.0f} MiB of vectors: {step} "
                     f"{peak / 2**20:.0f} MiB, {start / 2**20:.0f} of them at the start, "
@@ -68,35 +71,43 @@ def main() -> None:
                 )
 
 
-def _in_process(processes: SpawnContext, work: Callable[..., T], *arguments: Any) -> T:
+def in_process(processes: SpawnContext, work: Callable[..., T], *arguments: Any) -> T:
+    """The result of a function in a process of its own."""
     with processes.Pool(1) as pool:
         return pool.apply(work, arguments)
 
 
-def _fill(folder: Path, rows: int, dim: int) -> None:
-    store = Store.open(folder)
-    vectors = VectorTable(store, _NAME, _ENCODER)
-    random = np.random.default_rng(0)
+def fill_catalog(store: Store, name: str, rows: int, dim: int, *, seed: int = 0) -> pl.DataFrame:
+    """Store embeddings of so many items, and return their id, sha256, image and status."""
+    vectors = VectorTable(store, name, _ENCODER)
+    random = np.random.default_rng(seed)
     scale = (1 / np.sqrt(1 + np.arange(dim))).astype(np.float32)
-    keys = [hashlib.sha256(str(n).encode()).hexdigest() for n in range(rows)]
+    keys = [hashlib.sha256(f"{seed} {n}".encode()).hexdigest() for n in range(rows)]
     per_append = _BYTES_PER_APPEND // (4 * dim)
     for start in range(0, rows, per_append):
         part = keys[start : start + per_append]
         unit = scale * random.standard_normal((len(part), dim), dtype=np.float32)
-        unit[1::_COPIES] = unit[::_COPIES] * (1 + 1e-3 * random.standard_normal(dim))
+        copies = unit[: len(part) - 1 : _COPIES]
+        unit[1::_COPIES] = copies * (1 + 1e-3 * random.standard_normal(dim))
         unit /= np.linalg.norm(unit, axis=1, keepdims=True)
         vectors.append(VectorRows(part, unit, np.ones(len(part), np.float32)))
-    ids = [f"item{n:09d}" for n in range(rows)]
-    images = pl.DataFrame({"id": ids, "sha256": keys}).with_columns(
-        pl.lit(0, pl.Int32).alias("image"), pl.lit("ok").alias("status")
-    )
+    images = pl.DataFrame({"id": [f"item{n:09d}" for n in range(rows)], "sha256": keys})
+    images = images.with_columns(pl.lit(0, pl.Int32).alias("image"), pl.lit("ok").alias("status"))
     embedded = images.with_columns(
         pl.lit(False).alias("truncated"), pl.lit(None, pl.String).alias("detail")
     ).select(list(SCHEMA))
-    table = embeddings_table(store, _NAME)
+    table = embeddings_table(store, name)
     file = table.write_rows(embedded).with_metadata(**{FINGERPRINT: _ENCODER})
     properties = {FINGERPRINT: _ENCODER, "encoder": {"name": "hog_color"}}
     table.commit(lambda _: PendingCommit([file], {"images": 1}, properties))
+    return images
+
+
+def _fill(folder: Path, rows: int, dim: int) -> None:
+    store = Store.open(folder)
+    # Sorting files takes longer than the steps.
+    with patch.object(vector_table, "compaction_is_due", _never):
+        images = fill_catalog(store, _NAME, rows, dim)
     number = pl.int_range(pl.len())
     fetched = images.with_columns(
         pl.concat_str(pl.lit("https://images.example/"), "id").alias("url"),
@@ -104,15 +115,12 @@ def _fill(folder: Path, rows: int, dim: int) -> None:
         ((number * 53) % 100_000).alias("bytes"),
     )
     ledger = ledger_table(store, _NAME)
-    rows_of_ledger = pl.concat([empty_ledger(), fetched], how="diagonal_relaxed")
-    written = ledger.write_rows(rows_of_ledger)
+    written = ledger.write_rows(pl.concat([empty_ledger(), fetched], how="diagonal_relaxed"))
     ledger.commit(lambda _: PendingCommit([written], {}, {}))
-    items = items_table(store, _NAME)
-    listed = fetched.select(
-        "id", "url", (number // _ITEMS_PER_BRAND).cast(pl.String).alias("brand")
-    )
-    of_items = items.write_rows(listed)
-    items.commit(lambda _: PendingCommit([of_items], {}, {}))
+
+
+def _never(*_: object) -> bool:
+    return False
 
 
 class _Peak(NamedTuple):
@@ -143,7 +151,7 @@ def _build(store: Store) -> None:
 
 
 def _update(store: Store) -> None:
-    """Of a hundredth of the images, other ones have the vectors."""
+    """A hundredth of the items get other ids."""
     table = embeddings_table(store, _NAME)
     latest = table.latest()
     if latest is None:
@@ -167,17 +175,30 @@ def _check(store: Store) -> None:
 
 
 def _threshold(store: Store) -> None:
-    calibrate(store, CatalogItems(_NAME, *from_index(store, _NAME)), 0.01)
+    """The search of the first block is real; of the others, its result is made up."""
+    search = NearestVectors.of
+    blocks: list[int] = []
+
+    def of(nearest: NearestVectors, numbers: Indices, k: int) -> pl.DataFrame:
+        blocks.append(len(numbers))
+        if len(blocks) == 1:
+            return search(nearest, numbers, k)
+        others = (numbers[:, None] + 1 + np.arange(k)) % len(nearest.vectors)
+        columns = [
+            np.repeat(numbers, k),
+            others.ravel(),
+            np.random.default_rng(0).random(others.size),
+        ]
+        return pl.DataFrame(columns, schema=NEAREST_SCHEMA)
+
+    with patch.object(NearestVectors, "of", of):
+        calibrate(store, CatalogItems(_NAME, *from_index(store, _NAME)), 0.01)
 
 
 def _groups(store: Store) -> None:
-    GroupStage(store, _NAME, GroupSettings(threshold=_THRESHOLD)).run()
-
-
-def _groups_within(store: Store) -> None:
-    """Of the items of one brand: few pairs, so that the time does not grow with the square."""
-    settings = GroupSettings(threshold=_THRESHOLD, within=["brand"])
-    GroupStage(store, _NAME, settings, variant="within").run()
+    """By inverted lists, since the time of exact groups grows with the square."""
+    settings = GroupSettings(threshold=_THRESHOLD, method="approximate")
+    GroupStage(store, _NAME, settings).run()
 
 
 _STEPS: Mapping[str, Callable[[Store], None]] = {
@@ -185,7 +206,6 @@ _STEPS: Mapping[str, Callable[[Store], None]] = {
     "check": _check,
     "threshold": _threshold,
     "groups": _groups,
-    "groups_within": _groups_within,
     "update": _update,
 }
 

@@ -20,7 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 from unittest.mock import patch
 
-from benchmarks.index_memory import fill_catalog, in_process
+from benchmarks.catalog_memory import fill_catalog, in_process
 from imgsim_assets.encoders import vectors
 from imgsim_assets.index.stage import IndexStage
 from imgsim_assets.similarity import items, vector_blocks
