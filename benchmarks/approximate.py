@@ -51,12 +51,15 @@ def main() -> None:
     parser.add_argument("--rows", type=int, nargs="+", default=[50_000, 100_000, 200_000])
     parser.add_argument("--exact", type=int, nargs="*", default=[], help="also exactly")
     parser.add_argument("--faiss", type=int, nargs="*", default=[], help="also by FAISS alone")
+    parser.add_argument(
+        "--noise", type=float, nargs="*", help="fitted before, for each number of rows"
+    )
     parser.add_argument("--min-recall", type=float, default=MIN_RECALL)
     options = parser.parse_args()
     pool = Pool.of(np.concatenate([np.load(path) for path in options.vectors]))
     print("10th neighbors, real rows:", _text(pool.tenth), flush=True)
-    for count in options.rows:
-        noise = pool.fitted_noise(count)
+    for number, count in enumerate(options.rows):
+        noise = options.noise[number] if options.noise else pool.fitted_noise(count)
         rows = pool.mixtures(count, noise, seed=1)
         found = {"noise": noise, "10th neighbors": _text(_sampled_tenth(rows))}
         found |= approximate(rows, options.min_recall)

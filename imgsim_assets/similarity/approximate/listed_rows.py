@@ -80,7 +80,13 @@ class ListedRows:
         for ranges in self._ranges(probed):
             lists, first, last = (np.array(column) for column in zip(*ranges, strict=True))
             rows = np.concatenate([np.arange(a, b) for a, b in zip(first, last, strict=True)])
-            unit = UnitRows(self.vectors.rows(rows), self.squares[rows], self.deviation)
+            is_range = last[-1] - first[0] == len(rows)
+            vectors = (
+                self.vectors.read(int(first[0]), int(last[-1]))
+                if is_range
+                else self.vectors.rows(rows)
+            )
+            unit = UnitRows(vectors, self.squares[rows], self.deviation)
             start = np.append(0, np.cumsum(last - first))
             yield ListChunk(unit, self.numbers[rows], lists, start)
 
