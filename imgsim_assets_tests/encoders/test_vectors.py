@@ -103,6 +103,37 @@ def test_append_replaces_earlier_vector(store: Store) -> None:
     np.testing.assert_array_equal(table.read(["a"]).vectors, _rows(["a", "b"], seed=1).vectors[:1])
 
 
+def test_rows_are_those_of_images_that_may_occur_twice(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("imgsim_assets.encoders.vector_files._MAX_ARRIVED", 3)
+    table, keys = _table(store), [hashlib.sha256(bytes([n])).hexdigest() for n in range(40)]
+    for start in range(0, 40, 10):  # the first three files are sorted by prefix
+        table.append(_rows(keys[start : start + 10], seed=start))
+    table.append(_rows(keys[:5], seed=99))
+    wanted = pl.Series([keys[n] for n in (7, 3, 39, 7, 20, 3)])
+
+    parts = list(table.read_rows(wanted))
+
+    positions = np.concatenate([part for part, _ in parts])
+    assert sorted(positions.tolist()) == [0, 1, 2, 3, 4, 5]
+    vectors = np.concatenate([part for _, part in parts])[np.argsort(positions)]
+    of_all = table.read(keys)
+    expected = [of_all.vectors[list(of_all.sha256).index(sha256)] for sha256 in wanted]
+    np.testing.assert_array_equal(vectors, expected)
+    np.testing.assert_array_equal(vectors[1], _rows(keys[:5], seed=99).vectors[3])
+
+
+def test_rows_of_missing_images_are_an_error_after_those_that_were_found(store: Store) -> None:
+    table = _table(store)
+    table.append(_rows(["a", "b"]))
+    found = table.read_rows(pl.Series(["b", "gone", "gone", "other"]))
+
+    assert next(found)[0].tolist() == [0]
+    with pytest.raises(StoreError, match="lacks the vectors of 2 images; materialize shop"):
+        next(found)
+
+
 def test_tables_are_marked_for_garbage_collection_by_image(store: Store) -> None:
     table = _table(store)
     table.append(_rows(["a"]))

@@ -454,8 +454,12 @@ def test_a_damaged_object_raises_with_its_url(s3_root: str, damage: str) -> None
         table.read(commit)
 
 
+@pytest.mark.parametrize("small", [0, 2**20], ids=["in parts", "at once"])
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_verify_checksums_detects_a_damaged_file(store: Store, damage: str) -> None:
+def test_verify_checksums_detects_a_damaged_file(
+    store: Store, damage: str, small: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("imgsim_assets.storage.table._SMALL_FILE", small)
     table = store.table(NAME)
     commit = tables.put(table, {"a": 1})
     assert table.verify_checksums(commit)
