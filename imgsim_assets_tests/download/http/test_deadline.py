@@ -30,7 +30,7 @@ def test_each_task_has_its_own_deadline() -> None:
 
         async def work(seconds: float) -> bool:
             try:
-                with deadlines.start(0.5):
+                with deadlines.start(2):
                     await asyncio.sleep(seconds)
             except TimeoutError:
                 return False
