@@ -38,6 +38,13 @@ class IdBlock(NamedTuple):
             inside &= ids < self.after
         return inside.to_numpy()
 
+    def rows_of(self, lists: pl.DataFrame) -> pl.DataFrame:
+        """The rows whose left_id is in the range of the block, of rows that are sorted by it."""
+        ids = lists["left_id"]
+        start = ids.search_sorted(self.first)
+        stop = len(ids) if self.after is None else ids.search_sorted(self.after)
+        return lists[start:stop]
+
 
 # All ids; the number of its rows is not known.
 ALL_IDS = IdBlock(0, 0, "", None)

@@ -84,7 +84,7 @@ class ListFiles:
             if COMPLETE not in lists.columns:
                 lists = lists.with_columns(pl.lit(value=True).alias(COMPLETE))  # all pairs
             if (first, after) != (block.first, block.after):
-                lists = lists.filter(pl.Series(block.holds(lists["left_id"])))
+                lists = block.rows_of(lists)
             parts.append(lists.select(list(LIST_SCHEMA)))
         return pl.concat(parts)
 

@@ -63,7 +63,7 @@ class CachedNeighborLists:
     def of_block(self, block: IdBlock) -> pl.DataFrame | None:
         """As of `StoredLists`."""
         if isinstance(self.lists, pl.DataFrame):
-            return self.lists.filter(pl.Series(block.holds(self.lists["left_id"])))
+            return block.rows_of(self.lists)
         return self.lists.of_block(block)
 
 

@@ -195,6 +195,15 @@ def test_damaged_cached_files_cause_a_full_computation(shops: Store) -> None:
     assert rows == [row[:3] for row in _expected(shops, more, SETTINGS[1])]
 
 
+def test_run_without_a_change_reads_no_vectors(shops: Store) -> None:
+    GraphStage(shops, "shop", SETTINGS[1]).run()
+    for vectors in Path(shops.url).glob("shop/*/**/*"):
+        if "vectors" in vectors.parts or vectors.suffix == ".faiss":
+            vectors.unlink() if vectors.is_file() else None
+
+    assert not GraphStage(shops, "shop", SETTINGS[1]).run().changed
+
+
 def test_damaged_graph_is_recomputed_by_the_next_run(shops: Store) -> None:
     GraphStage(shops, "shop", SETTINGS[1]).run()
     before = _rows(shops)
