@@ -73,8 +73,9 @@ def command(
         evidence=evidence,
     )
     update_index(store, catalog)
-    stage = GraphStage(store, catalog, settings, variant=_variant(store, catalog, settings))
-    with use_compute(compute):
+    variant = _variant(store, catalog, settings)
+    with output.show_progress(quiet=as_json) as (log, _), use_compute(compute, log):
+        stage = GraphStage(store, catalog, settings, variant=variant, log=log)
         report = stage.run()
     edges = stage.table.read(stage.table.at(report.version))
     output.show_result(

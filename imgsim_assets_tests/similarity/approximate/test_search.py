@@ -7,7 +7,7 @@ import pytest
 
 from imgsim_assets.pipeline.checks import result_recall
 from imgsim_assets.pipeline.verify import verify
-from imgsim_assets.similarity.approximate import search, training
+from imgsim_assets.similarity.approximate import estimate, search, training
 from imgsim_assets.similarity.approximate.lists import InvertedLists
 from imgsim_assets.similarity.approximate.recall import Recall
 from imgsim_assets.similarity.approximate.search import CENTROIDS, recall_of
@@ -148,6 +148,27 @@ def test_another_method_or_recall_computes_the_result_anew(tmp_path: Path) -> No
         assert report.changed
         assert not report.incremental
         assert (report.recall is None) == (settings.method == "exact")
+
+
+def test_a_large_exact_computation_tells_its_time_and_no_other_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(estimate, "LARGE_JOIN", 400)
+    monkeypatch.setattr(estimate, "_NUMBERS_PER_SECOND", 100)
+    store = Store.open(tmp_path)
+    expected = []
+    for settings, count in ((GraphSettings(k=2), 19), (GraphSettings(k=2), 20), (GRAPH, 20)):
+        _index(store, {"left": _catalog(count), "right": {}})
+        expected.append(GraphStage(store, "left", settings).run().exact_seconds)
+    logged: list[str] = []
+    seconds = GraphStage(store, "left", GraphSettings(k=3), log=logged.append).run().exact_seconds
+
+    assert expected == [None, None, None]  # small, an update, approximate
+    assert seconds is not None
+    assert seconds > 60
+    (warning,) = (line for line in logged if line.startswith("warning"))
+    assert "comparing 20 x 20 images exactly takes about" in warning
+    assert "'method: approximate'" in warning
 
 
 def test_lists_are_trained_again_when_the_catalog_has_doubled(tmp_path: Path) -> None:
