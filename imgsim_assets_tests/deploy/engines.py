@@ -6,7 +6,7 @@ import contextlib
 import shutil
 import socket
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,13 +27,13 @@ class Engine:
         variables: those of its `dagster.yaml`.
         servers: commands by name, which start first.
         workers: commands by name; each has a slot for one run.
-        port: where the servers answer once they are ready.
+        is_ready: whether all of them are there.
     """
 
     variables: Mapping[str, str] = field(default_factory=dict)
     servers: Mapping[str, Command] = field(default_factory=dict)
     workers: Mapping[str, Command] = field(default_factory=dict)
-    port: int | None = None
+    is_ready: Callable[[], bool] = lambda: True
 
 
 def local(_: Path) -> Engine:
@@ -66,7 +66,8 @@ def ray(folder: Path) -> Engine:
         "RAY_USAGE_STATS_ENABLED": "0",
     }
     started = {name: (*_REPEAT, *command) for name, command in workers.items()}
-    return Engine(variables, {"head": (*_REPEAT, *head)}, started, dashboard)
+    url = variables["RAY_DASHBOARD_URL"]
+    return Engine(variables, {"head": (*_REPEAT, *head)}, started, lambda: _living_nodes(url) == 3)
 
 
 def celery(folder: Path) -> Engine:
@@ -82,7 +83,25 @@ def celery(folder: Path) -> Engine:
         *("-y", DEPLOY / "celery_worker.yaml", "--", "--pool", "solo"),
     )
     variables = {"CELERY_BROKER_URL": f"redis://127.0.0.1:{port}/0"}
-    return Engine(variables, {"redis": redis}, {"worker0": worker, "worker1": worker}, port)
+    workers = {"worker0": worker, "worker1": worker}
+    return Engine(variables, {"redis": redis}, workers, lambda: _answers(port))
+
+
+def _living_nodes(url: str) -> int:
+    from ray.util.state import list_nodes
+
+    try:
+        return len(list_nodes(url, filters=[("state", "=", "ALIVE")]))
+    except Exception:  # of many kinds, before the head node answers
+        return 0
+
+
+def _answers(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
 
 
 def _program(name: str) -> Path:

@@ -6,7 +6,6 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 import sys
 import tempfile
 import time
@@ -97,24 +96,13 @@ def _deployed(
             PYTHONPATH=path, PATH=f"{bin_folder}{os.pathsep}{os.environ['PATH']}"
         )
         daemons = stack.enter_context(Daemons(shop.project.root, environment))
-        for name, command in engine.servers.items():
+        for name, command in [*engine.servers.items(), *engine.workers.items()]:
             daemons.start(name, command)
-        if engine.port is not None:
-            servers.wait_for(lambda: _answers(engine.port), "the servers of the engine", 300)
-        for name, command in engine.workers.items():
-            daemons.start(name, command)
+        servers.wait_for(engine.is_ready, "the engine", 900)
         stack.callback(servers.stop)
         servers.start()
         servers.stop_sensors()
         yield Deployment(shop, servers, daemons, expected)
-
-
-def _answers(port: int | None) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port or 0), timeout=1).close()
-    except OSError:
-        return False
-    return True
 
 
 @pytest.mark.parametrize("make", [engines.local, engines.ray, engines.celery])
