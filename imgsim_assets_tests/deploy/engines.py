@@ -15,6 +15,12 @@ import pytest
 from imgsim_assets_tests.deploy.files import DEPLOY
 
 Command = Sequence[str | Path]
+_PORTS = (
+    "dashboard-agent-listen-port",
+    "dashboard-agent-grpc-port",
+    "metrics-export-port",
+    "runtime-env-agent-port",
+)
 # A node of Ray gives up if it does not start within 30 seconds, as on a busy machine.
 _REPEAT = ("bash", "-c", 'until "$@"; do sleep 1; done', "repeat")
 
@@ -46,24 +52,24 @@ def ray(folder: Path) -> Engine:
     pytest.importorskip("dagster_ray")
     # A second node does not join a head node whose address is 127.0.0.1.
     address = pytest.importorskip("ray.util").get_node_ip_address()
-    port, dashboard, *agents = _free_ports(5)
+    port, dashboard, *ports = _free_ports(2 + 3 * 4)
     # Nodes of one machine differ in their ports only. The path of a socket may be 107 bytes long.
     common = ("--block", f"--node-ip-address={address}", "--object-store-memory=80000000")
+    # A node waits 15 seconds for the file of each port that it has to choose.
+    own = [
+        tuple(f"--{name}={value}" for name, value in zip(_PORTS, ports[start::3], strict=True))
+        for start in range(3)
+    ]
     head = (
-        *(_program("ray"), "start", "--head", *common, f"--port={port}", "--num-cpus=0"),
-        *("--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}"),
-        *(f"--dashboard-agent-listen-port={agents[0]}", f"--temp-dir={folder}"),
+        *(_program("ray"), "start", "--head", *common, f"--port={port}", "--num-cpus=0", *own[0]),
+        *("--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}", f"--temp-dir={folder}"),
     )
-    workers = {
-        f"worker{number}": (
-            *(_program("ray"), "start", f"--address={address}:{port}", *common, "--num-cpus=1"),
-            f"--dashboard-agent-listen-port={agents[1 + number]}",
-        )
-        for number in range(2)
-    }
+    join = (_program("ray"), "start", f"--address={address}:{port}", *common, "--num-cpus=1")
+    workers = {"worker0": (*join, *own[1]), "worker1": (*join, *own[2])}
     variables = {
         "RAY_DASHBOARD_URL": f"http://127.0.0.1:{dashboard}",
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_agent_register_timeout_ms": "300000",
     }
     started = {name: (*_REPEAT, *command) for name, command in workers.items()}
     url = variables["RAY_DASHBOARD_URL"]
