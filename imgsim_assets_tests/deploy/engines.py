@@ -60,20 +60,20 @@ def ray(folder: Path) -> Engine:
         tuple(f"--{name}={value}" for name, value in zip(_PORTS, ports[start::3], strict=True))
         for start in range(3)
     ]
+    start = (*_REPEAT, str(_program("ray")), "start", *common)
     head = (
-        *(_program("ray"), "start", "--head", *common, f"--port={port}", "--num-cpus=0", *own[0]),
+        *(*start, "--head", f"--port={port}", "--num-cpus=0", *own[0]),
         *("--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}", f"--temp-dir={folder}"),
     )
-    join = (_program("ray"), "start", f"--address={address}:{port}", *common, "--num-cpus=1")
+    join = (*start, f"--address={address}:{port}", "--num-cpus=1")
     workers = {"worker0": (*join, *own[1]), "worker1": (*join, *own[2])}
     variables = {
         "RAY_DASHBOARD_URL": f"http://127.0.0.1:{dashboard}",
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_agent_register_timeout_ms": "300000",
     }
-    started = {name: (*_REPEAT, *command) for name, command in workers.items()}
     url = variables["RAY_DASHBOARD_URL"]
-    return Engine(variables, {"head": (*_REPEAT, *head)}, started, lambda: _living_nodes(url) == 3)
+    return Engine(variables, {"head": head}, workers, lambda: _living_nodes(url) == 3)
 
 
 def celery(folder: Path) -> Engine:
