@@ -99,9 +99,37 @@ class _Reflecting(nn.Module):
         return self.same(self.convolution(batch)).relu()  # type: ignore[no-any-return]
 
 
+class _Two(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 3, 3, padding=1)
+        self.second = nn.Conv2d(3, 3, 3, padding=1)
+        self.activation = nn.ReLU(inplace=True)
+
+
+class _AddsView(_Two):
+    """Its sum must not be written into the memory of the view."""
+
+    def forward(self, batch: torch.Tensor) -> torch.Tensor:
+        whole = self.first(batch)
+        viewed = whole[:, :, ::1]
+        added = self.second(batch) + viewed
+        return added * whole  # type: ignore[no-any-return]
+
+
+class _ChangesAddend(_Two):
+    """What its sum adds is changed in place after the convolution."""
+
+    def forward(self, batch: torch.Tensor) -> torch.Tensor:
+        addend = self.first(batch)
+        convolved = self.second(batch)
+        changed = self.activation(addend)
+        return (convolved + addend) - changed  # type: ignore[no-any-return]
+
+
 @needs_onednn
-@pytest.mark.parametrize("kind", [_ReadTwice, _CalledTwice, _Reflecting])
-def test_convolutions_that_cannot_be_fused_stay_unchanged(kind: type[nn.Module]) -> None:
+@pytest.mark.parametrize("kind", [_ReadTwice, _CalledTwice, _Reflecting, _AddsView, _ChangesAddend])
+def test_networks_that_share_memory_or_layers_are_the_same_function(kind: type[nn.Module]) -> None:
     torch.manual_seed(0)
     model = torch.fx.symbolic_trace(kind().eval())
     batch = _batch(2, 16) - 0.5
