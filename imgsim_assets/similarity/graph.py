@@ -268,7 +268,7 @@ def _write_edges(
     is_mean = settings.compare == "mean_best"
     role = _ROW_PAIRS if is_mean else NEIGHBOR_LISTS
     spec = JoinSpec(minimum, None if is_mean else settings.k, exclude_self=True)
-    keeps_rows = result.keeps_rows(nodes, nodes)
+    keeps_rows = result.keeps_rows(nodes, nodes, are_means=is_mean)
     write = _EdgeWriter(result, rows, nodes, settings.k, minimum, is_mean, keeps_rows)
     cached = result.cached_lists(role)
     lists = updated_lists(result, rows, nodes, spec, write, role=role, cached=cached)

@@ -71,7 +71,9 @@ class MatchSearch:
     @property
     def _keeps_rows(self) -> bool:
         """Whether unchanged lists imply the matches of the current commit."""
-        return self._decided.is_empty and self.writer.result.keeps_rows(self.left, self.right)
+        return self._decided.is_empty and self.writer.result.keeps_rows(
+            self.left, self.right, are_means=self._is_mean
+        )
 
     def _write_of_lists(self) -> Computed:
         """Of lists of the nearest items, enough of them that decisions may remove some."""

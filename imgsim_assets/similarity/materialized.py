@@ -167,14 +167,20 @@ class MaterializedResult:
         found = (file for file in files if _range(file) == (block.first, block.after))
         return next(filter(self.table.is_intact, found), None)
 
-    def keeps_rows(self, left: Items, right: Items) -> bool:
+    def keeps_rows(self, left: Items, right: Items, *, are_means: bool) -> bool:
         """Whether rows of unchanged neighbor lists are as the current commit has them.
 
-        They name images by their numbers, which may have changed though the images have not.
+        They name images by their numbers, which may have changed though the images have not. Means
+        also depend on images of the right items that are in no list.
         """
-        sides = ((LEFT_ITEMS, left), (RIGHT_ITEMS, right))
-        return self.current is not None and not any(
-            _is_renumbered(self.read_role(role), items.recorded) for role, items in sides
+        if self.current is None:
+            return False
+        before, after = self.read_role(RIGHT_ITEMS), right.recorded
+        if are_means and (before is None or not before.equals(after)):
+            return False
+        return not (
+            _is_renumbered(before, after)
+            or _is_renumbered(self.read_role(LEFT_ITEMS), left.recorded)
         )
 
     def update(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ from imgsim_assets.similarity.orientations import TurnedCatalogs
 from imgsim_assets.similarity.settings import Compare, GraphSettings, MatchSettings
 from imgsim_assets.storage.commit import Commit
 from imgsim_assets.storage.store import Store
+from imgsim_assets_tests.support.catalogs import indexed, turned
 from imgsim_assets_tests.support.image_pool import (
     POOL,
     SHA256,
@@ -210,6 +212,31 @@ def test_reordered_images_are_compared_with_nothing(monkeypatch: pytest.MonkeyPa
 
     _assert_equal(rows, _expected_matches(turned, right, declared))
     assert rows["left_image"].to_list() == [0, 0]
+
+
+def test_means_follow_images_that_are_in_no_pair_above_the_threshold(store: Store) -> None:
+    declared = {"threshold": 0.5, "compare": "mean_best"}
+    match = MatchStage(
+        store, "pair", MatchSettings(mode="all", **declared), left="left", right="right"
+    )
+    graph = GraphStage(store, "right", GraphSettings(k=1, **declared))
+    images = {"l": [turned(0), turned(1), turned(2), turned(85)]}
+    indexed(store, "left", images)
+    # To the image at 85 degrees, that at 150 is the nearest, and both are below the threshold.
+    for of_right in ([turned(5), turned(150)], [turned(5)], [turned(5), turned(150)]):
+        indexed(store, "right", {"r": of_right, "s": images["l"]})
+        match.run()
+        graph.run()
+
+        nearest = max(math.cos(math.radians(angle)) for angle in (80, 65)[: len(of_right)])
+        mean = (sum(math.cos(math.radians(angle)) for angle in (5, 4, 3)) + nearest) / 4
+        matches, edges = _newest(store, "matches/pair"), _newest(store, "right/similarity_graph")
+        assert matches.filter(pl.col("right_id") == "r")["similarity"].item() == pytest.approx(
+            mean, 0.02
+        )
+        assert edges.filter(pl.col("src_id") == "s")["similarity"].item() == pytest.approx(
+            mean, 0.02
+        )
 
 
 def test_report_names_items_and_images_apart() -> None:
