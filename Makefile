@@ -43,6 +43,9 @@ $(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
 $(VENV)/.test: pyproject.toml constraints.txt | $(BIN)/python
 	$(call install,test)
 
+$(VENV)/.test-all: pyproject.toml constraints.txt | $(BIN)/python
+	$(call install,test-all)
+
 .PHONY: demo
 demo: $(VENV)/.demo ## materialize two demo catalogs and show their matches
 	$(BIN)/python -m imgsim_assets.demo run --serve-port $(SERVE_PORT)
@@ -60,7 +63,7 @@ test: $(VENV)/.test ## run the tests, without the slow ones
 	$(BIN)/python -m pytest $(PARALLEL)
 
 .PHONY: test-all
-test-all: $(VENV)/.test ## run all tests, with the slow ones
+test-all: $(VENV)/.test-all ## run all tests, with the slow ones
 	$(BIN)/python -m pytest $(PARALLEL) -m 'slow or not slow'
 
 .PHONY: lint
