@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 
 from imgsim_assets.text import printable
 
@@ -65,6 +69,9 @@ class EncoderError(ImgsimError):
 
 _KEPT = "run it again: what was finished is kept"
 _OTHER_STORE = "or choose another store (IMGSIM_STORE)"
+_OTHER_FOLDER = "or choose another folder for temporary files (TMPDIR)"
+# How the names of temporary files begin.
+TEMPORARY = "imgsim-"
 _FIXES = {
     errno.ENOSPC: f"free some space, {_OTHER_STORE}, and {_KEPT}",
     errno.EDQUOT: f"free some space, {_OTHER_STORE}, and {_KEPT}",
@@ -99,10 +106,30 @@ def describe_error(error: BaseException) -> str | None:
     if code := _OS_ERROR.search(str(error)) if library in ("builtins", "polars") else None:
         return describe_error(OSError(int(code[1]), os.strerror(int(code[1]))))
     if isinstance(error, OSError):
-        return f"{_cause(error)}; {_FIXES.get(error.errno or 0, _KEPT)}"
+        fix = _FIXES.get(error.errno or 0, _KEPT)
+        if _is_temporary(error):
+            fix = fix.replace(_OTHER_STORE, _OTHER_FOLDER)
+        return f"{_cause(error)}; {fix}"
     if library in _CLIENTS:
         return f"{' '.join(str(error).split())}; check the connection, and {_KEPT}"
     return None
+
+
+@contextlib.contextmanager
+def errors_about(path: str | Path) -> Iterator[None]:
+    """Let an OSError that names no file, such as that of a full disk, name this one."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def _is_temporary(error: OSError) -> bool:
+    """Whether an error is about a temporary file of this package."""
+    beginning = str(Path(tempfile.gettempdir()) / TEMPORARY)
+    return str(error.filename).startswith(beginning)
 
 
 def _cause(error: OSError) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 
 from imgsim_assets.storage.store import Store
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from imgsim_assets_tests.support.materialized_shops import MaterializedShops
     from imgsim_assets_tests.support.web import Web
 
+# Examples are slow on a busy machine.
+hypothesis.settings.register_profile("imgsim", deadline=None)
+hypothesis.settings.load_profile("imgsim")
 disable_fsync()
 reuse_engines()
 

@@ -14,6 +14,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from imgsim_assets.errors import errors_about
 from imgsim_assets.index.flat import Floats, Indices, contiguous_runs
 
 # Numbers (p,) of images and their vectors (p, dim).
@@ -46,7 +47,8 @@ def write_flat(path: Path, dim: int, count: int, parts: Parts) -> None:
     with open(path, "wb") as file:
         file.write(head + _length(count * dim))
         for of_part, vectors in parts:
-            file.write(_contiguous(vectors).data)
+            with errors_about(path):
+                file.write(_contiguous(vectors).data)
             numbers.append(of_part)
         file.write(_length(count) + np.concatenate(numbers).astype("<i8").tobytes())
 
@@ -89,7 +91,8 @@ def write_ivf(
             file.seek(at + 4 * dim * size)
             file.write(of_list.tobytes())
         for of_part, vectors in parts:
-            _write_at(file, offsets[of_part], _contiguous(vectors))
+            with errors_about(path):
+                _write_at(file, offsets[of_part], _contiguous(vectors))
 
 
 def _write_at(file: BinaryIO, offsets: Indices, vectors: Floats) -> None:

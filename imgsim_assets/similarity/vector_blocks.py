@@ -19,6 +19,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from imgsim_assets.errors import TEMPORARY, errors_about
 from imgsim_assets.similarity.cosine import Doubles, Floats, Indices, pair_cosines
 
 # Row numbers (p,) and their vectors (p, d): some rows of many.
@@ -172,10 +173,11 @@ class _ScratchRows:
 
     def __init__(self, count: int, dim: int) -> None:
         self._count, self.dim = count, dim
-        self._file, path = tempfile.mkstemp(prefix="imgsim-", suffix=".vectors")
+        self._file, self._path = tempfile.mkstemp(prefix=TEMPORARY, suffix=".vectors")
         # The open file stays readable, and nothing is left behind by a process that is killed.
-        Path(path).unlink()
-        os.truncate(self._file, count * dim * 4)
+        Path(self._path).unlink()
+        with errors_about(self._path):
+            os.truncate(self._file, count * dim * 4)
         weakref.finalize(self, os.close, self._file)
 
     def __len__(self) -> int:
@@ -191,7 +193,8 @@ class _ScratchRows:
         starts = np.flatnonzero(np.diff(rows, prepend=-2) != 1)
         for run in np.split(np.arange(len(rows)), starts[1:]):
             data = np.ascontiguousarray(vectors[order[run]], dtype=np.float32)
-            _write(self._file, data, int(rows[run[0]]) * self.dim * 4)
+            with errors_about(self._path):
+                _write(self._file, data, int(rows[run[0]]) * self.dim * 4)
 
     def span(self, start: int, stop: int) -> Floats:
         vectors = np.empty((max(0, stop - start), self.dim), dtype=np.float32)

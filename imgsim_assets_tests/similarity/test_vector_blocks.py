@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import errno
+import os
 import pickle
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -9,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from imgsim_assets.errors import describe_error
 from imgsim_assets.similarity import vector_blocks
 from imgsim_assets.similarity.vector_blocks import Part, VectorBlocks
 
@@ -54,6 +58,23 @@ def test_rows_are_the_same_in_memory_and_in_a_file(
             assert np.array_equal(
                 taken.take(np.arange(len(chosen))[::-1]).all(), ROWS[chosen][::-1]
             )
+
+
+def test_a_full_disk_of_temporary_files_is_named_with_its_fix(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "pwrite", full)
+
+    with pytest.raises(OSError, match="No space left") as raised:
+        _in_a_file(monkeypatch)
+
+    message = describe_error(raised.value)
+    assert message is not None
+    assert message.startswith(f"No space left on device: {tempfile.gettempdir()}/imgsim-")
+    assert "or choose another folder for temporary files (TMPDIR)" in message
 
 
 def test_blocks_cover_all_rows_once(monkeypatch: pytest.MonkeyPatch) -> None:
