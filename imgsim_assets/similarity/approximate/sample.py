@@ -47,20 +47,35 @@ class ExactPairs:
         )
 
 
-def pairs_to_measure(left: Items, right: Items, spec: JoinSpec) -> ExactPairs:
-    """The pairs of rows that the recall is measured on."""
+def pairs_to_measure(
+    left: Items, right: Items, spec: JoinSpec, one_catalog: bool = False
+) -> ExactPairs:
+    """The pairs of rows that the recall is measured on.
+
+    Args:
+        left: the rows that are sampled.
+        right: the rows that are searched.
+        spec: which pairs an exact join finds.
+        one_catalog: both are items of one catalog. Pairs of an item with itself, which are always
+            found, do not count.
+    """
     rows = _sampled_rows(left, 0, _MEASURED_ROWS)
-    i, j, _ = _exact_pairs(left, right, rows, spec)
+    i, j, _ = _exact_pairs(left, right, rows, spec, one_catalog)
     return ExactPairs(len(rows), i, j)
 
 
-def pairs_to_choose_by(left: Items, right: Items, spec: JoinSpec) -> ExactPairs:
-    """The pairs of other rows, by which the probes are chosen; enough of them, if there are."""
+def pairs_to_choose_by(
+    left: Items, right: Items, spec: JoinSpec, one_catalog: bool = False
+) -> ExactPairs:
+    """The pairs of other rows, by which the probes are chosen; enough of them, if there are.
+
+    The arguments are those of `pairs_to_measure`.
+    """
     rows = _sampled_rows(left, _MEASURED_ROWS, _CHOOSING_ROWS)
-    i, j, _ = _exact_pairs(left, right, rows, spec)
+    i, j, _ = _exact_pairs(left, right, rows, spec, one_catalog)
     if len(i) < _MIN_PAIRS and spec.threshold > MIN_COSINE:
         nearest = JoinSpec(MIN_COSINE, spec.k or _NEIGHBORS_BELOW, spec.exclude_self)
-        i, j, cosines = _exact_pairs(left, right, rows, nearest)
+        i, j, cosines = _exact_pairs(left, right, rows, nearest, one_catalog)
         order = np.argsort(-cosines, kind="stable")[:_MIN_PAIRS]
         i, j = i[order], j[order]
     return ExactPairs(len(rows), i, j)
@@ -75,7 +90,7 @@ def _sampled_rows(items: Items, skip: int, count: int) -> Indices:
 
 
 def _exact_pairs(
-    left: Items, right: Items, rows: Indices, spec: JoinSpec
+    left: Items, right: Items, rows: Indices, spec: JoinSpec, one_catalog: bool
 ) -> tuple[Indices, Indices, Doubles]:
     """The pairs of the rows that the spec asks for, if every row is an item."""
     found = join(
@@ -84,4 +99,7 @@ def _exact_pairs(
     within = np.ones(len(found.i), dtype=bool)
     if spec.k is not None:
         within = np.arange(len(found.i)) - np.searchsorted(found.i, found.i) < spec.k
+    if one_catalog:
+        ids = left.keys["id"].gather(rows[found.i]), right.keys["id"].gather(found.j)
+        within &= (ids[0] != ids[1]).to_numpy()
     return rows[found.i[within]], found.j[within], found.similarity[within]

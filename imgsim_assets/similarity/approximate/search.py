@@ -75,12 +75,15 @@ class ListSearch:
         if result.properties[METHOD] != APPROXIMATE or not has_pairs:
             return cls(spec, cached)
         kept = _kept(result, role) if cached is not None else None
+        # Graphs and groups have neither.
+        one_catalog = result.properties.get("left") == result.properties.get("right")
         if kept is None or kept.is_outgrown(len(left), len(right)):
-            lists, cached = train_for(left, right, spec, result.properties[MIN_RECALL]), None
+            minimum = result.properties[MIN_RECALL]
+            lists, cached = train_for(left, right, spec, minimum, one_catalog), None
             file = _written(result.table, lists, role, len(left), len(right))
         else:
             lists, file = kept.lists, kept.file.with_metadata(is_new=False)
-        exact = pairs_to_measure(left, right, spec)
+        exact = pairs_to_measure(left, right, spec, one_catalog)
         # Of links either direction is enough.
         either_way = spec.k is None and spec.exclude_self
         meter = RecallMeter(exact.rows, exact.keys(left, right), either_way=either_way)
@@ -160,11 +163,13 @@ def _written(
     )
 
 
-def train_for(left: Items, right: Items, spec: JoinSpec, min_recall: float) -> InvertedLists:
-    """New lists, with as many probes as the minimum recall needs."""
+def train_for(
+    left: Items, right: Items, spec: JoinSpec, min_recall: float, one_catalog: bool = False
+) -> InvertedLists:
+    """New lists, with as many probes as the minimum recall needs; see `pairs_to_measure`."""
     lists = trained_lists(left.blocks, right.blocks)
     if len(lists) == 1:
         return lists
-    exact = pairs_to_choose_by(left, right, spec)
+    exact = pairs_to_choose_by(left, right, spec, one_catalog)
     ranks = list_ranks(lists, left.blocks, right.blocks, exact.i, exact.j)
     return lists.with_nprobe(enough_probes(ranks, min_recall))

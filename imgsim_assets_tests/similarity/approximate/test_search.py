@@ -207,6 +207,24 @@ def test_a_missed_recall_fails_the_check_and_the_next_run_trains_lists_anew(
     assert result_recall(_commit(stage.table)).passed
 
 
+def test_the_recall_of_a_catalog_with_itself_leaves_out_pairs_of_an_item_with_itself(
+    tmp_path: Path,
+) -> None:
+    store = Store.open(tmp_path)
+    _index(store, {"left": _catalog(20), "right": _catalog(20)})
+    pairs = []
+    for right in SIDES:
+        settings = MatchSettings(mode="top_k", k=2, threshold=-1, **APPROXIMATE)
+        report = MatchStage(store, f"of_{right}", settings, left="left", right=right).run()
+        assert report.recall is not None
+        pairs.append(report.recall.pairs)
+    edges = GraphStage(store, "left", GRAPH).run().recall
+
+    assert edges is not None
+    assert pairs[1] == edges.pairs == 40
+    assert pairs[0] < pairs[1]
+
+
 def _record_recall(table: Table, recall: Recall) -> None:
     def change(newest: Commit | None) -> PendingCommit:
         assert newest is not None
