@@ -116,10 +116,20 @@ def recall_lines(recall: Recall | None) -> list[str]:
     """What a person is told of an approximate result."""
     if recall is None:
         return []
+    images = counted(recall.rows, "sampled image")
+    if not recall.pairs:
+        return [
+            f"  {APPROXIMATE}: the exact result has no pair of {images}, so no recall is measured"
+        ]
     return [
-        f"  {APPROXIMATE}: {recall.found} of {recall.pairs} exact pairs of {recall.rows} sampled "
-        f"images found, recall {recall.value:.3f}"
+        f"  {APPROXIMATE}: {recall.found:,} of {counted(recall.pairs, 'exact pair')} of {images} "
+        f"found, recall {recall.value:.3f}"
     ]
+
+
+def recall_document(recall: Recall | None) -> dict[str, float | None]:
+    """The recall in JSON, null of an exact result."""
+    return {"recall": None if recall is None else recall.value}
 
 
 def common_lines(common: pl.DataFrame) -> list[str]:

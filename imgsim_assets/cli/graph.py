@@ -12,6 +12,7 @@ from imgsim_assets.cli.comparison import (
     comparison_options,
     left_out_lines,
     parse_pair_settings,
+    recall_document,
     recall_lines,
     turned_lines,
 )
@@ -93,7 +94,9 @@ def command(
             ]
         ),
         out=out,
-        document={"items": report.items, "edges": edges} if as_json else None,
+        document={"items": report.items, "edges": edges, **recall_document(report.recall)}
+        if as_json
+        else None,
         hidden=_hidden(report),
     )
 

@@ -15,6 +15,7 @@ from imgsim_assets.cli.comparison import (
     comparison_options,
     left_out_lines,
     parse_pair_settings,
+    recall_document,
     recall_lines,
     turned_lines,
 )
@@ -316,6 +317,7 @@ def _document(
         "groups": groups.rename({"group_id": "canonical"}).to_dicts(),
         "suspicious": suspicious,
         "left_out": report.left_out,
+        **recall_document(report.recall),
         "shared_images": report.shared,
         "common_images": report.common,
         "redundant_files": redundant,

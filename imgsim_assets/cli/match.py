@@ -15,6 +15,7 @@ from imgsim_assets.cli.comparison import (
     comparison_options,
     left_out_lines,
     parse_pair_settings,
+    recall_document,
     recall_lines,
     turned_lines,
 )
@@ -297,7 +298,7 @@ def _document(
     document |= {"threshold_source": report.threshold_source}
     document |= {"seconds": report.seconds, "matches": matches}
     document |= {"left_out": report.left_out, "shared": report.shared}
-    document |= {"common": report.common}
+    document |= {"common": report.common, **recall_document(report.recall)}
     return document | ({"matrix": cosines} if cosines is not None else {})
 
 

@@ -235,7 +235,12 @@ encoder_options = option_group(
     ),
     click.option("--min-side", type=int, help="Minimum width and height in pixels.  [default: 16]"),
     click.option("--batch-size", type=int, help="Images per forward pass."),
-    click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda[:N]."),
+    click.option(
+        "--device",
+        default="auto",
+        show_default=True,
+        help="What encodes and compares images: auto, cpu or cuda[:N].",
+    ),
 )
 download_options = option_group(
     "download",
@@ -371,6 +376,8 @@ def encoder_override_options(command: Command) -> Command:
         "--weights", metavar="FILE", help="The encoder's weights file, if its path has changed."
     )
     device = click.option(
-        "--device", callback=_check_device, help="auto, cpu or cuda[:N].  [default: auto]"
+        "--device",
+        callback=_check_device,
+        help="What encodes images: auto, cpu or cuda[:N].  [default: auto]",
     )
     return device(weights(factory(command)))

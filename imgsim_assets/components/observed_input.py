@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import dagster as dg
 
+from imgsim_assets.components.load_warning import warn_of_missing
 from imgsim_assets.components.store.resource import STORE, StoreResource
 
 if TYPE_CHECKING:
@@ -16,8 +17,7 @@ if TYPE_CHECKING:
 def warn_if_missing(path: Path, what: str) -> None:
     """Say, when the code location loads, that a file is not there yet."""
     if not path.is_file():
-        message = f"{what}: there is no file {path}; runs that need it fail until it exists"
-        dg.get_dagster_logger().warning(message)
+        warn_of_missing(f"{what}: there is no file {path}")
 
 
 class Observation(NamedTuple):

@@ -51,6 +51,10 @@ def test_approximate_graph_shows_its_recall(shell: Shell, monkeypatch: pytest.Mo
     assert "exact pairs of 12 sampled images found, recall" in graph.out
     assert "(approximate, recall" in shell("status").out
     assert shell("verify").code == 0
+    assert 0.6 <= shell("graph", "products", "-k", "2", "--json", *options).json["recall"] <= 1
+    assert shell("graph", "products", "-k", "2", "--json").json["recall"] is None
+    nothing = shell("graph", "products", "--threshold", "1", *options).out
+    assert "no pair of 12 sampled images, so no recall is measured" in nothing
     within = shell("graph", "products", "--method", "approximate", "--within", "url")
     assert (within.code, "remove '--method approximate'" in within.err) == (2, True)
     exact = shell("graph", "products", "--min-recall", "0.6")

@@ -29,6 +29,7 @@ from imgsim_assets.components.image_catalog.similarity_graph import (
 )
 from imgsim_assets.components.image_catalog.source import source_asset, source_sensors
 from imgsim_assets.components.image_catalog.status import status_asset
+from imgsim_assets.components.load_warning import warn_of_missing
 from imgsim_assets.components.observed_input import ObservedInput
 from imgsim_assets.components.project_tree import add_built
 from imgsim_assets.components.store.component import default_resources
@@ -60,7 +61,7 @@ class ImageCatalogComponent(YamlComponent):
             asset_key=self.asset_key,
         )
         for problem in catalog.problems():
-            dg.get_dagster_logger().warning(f"{problem}; runs that need it fail until it exists")
+            warn_of_missing(problem)
         audits = [vectors_audit(catalog), recall_audit(catalog), graph_audit(catalog)]
         audit_jobs, audit_schedules = audit_job(
             self.settings.name, audits, self.settings.checks, self.settings.timezone

@@ -1,0 +1,13 @@
+"""Warnings when the code location loads."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import dagster as dg
+
+
+@cache
+def warn_of_missing(problem: str) -> None:
+    """Say that a file is not there yet, once in a process: `dg check defs` loads twice."""
+    dg.get_dagster_logger().warning(f"{problem}; runs that need it fail until it exists")
