@@ -26,6 +26,7 @@ from imgsim_assets.storage.gc import REFERS_TO_BLOBS
 from imgsim_assets.storage.shards import Shard, shard_indices
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import Table
+from imgsim_assets.text import counted
 
 _REJECTED_IMAGES = "rejected_images"
 _SHARD = "__shard"
@@ -215,7 +216,7 @@ class ItemsStage:
             return
         message = no_rows_message(validated, source)
         if current is not None and current.rows:
-            message += f"; the {current.rows} items of the last version are kept"
+            message += f"; the last version is kept, with {counted(current.rows, 'item')}"
         raise SourceError(f"{message}. If it is meant to be empty, set 'allow_empty: true'")
 
     def _limit_removals(self, validated: ValidatedRows, source: Source, current: Commit) -> None:

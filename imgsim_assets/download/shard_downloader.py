@@ -41,6 +41,7 @@ from imgsim_assets.images.errors import ImageError
 from imgsim_assets.progress import Log
 from imgsim_assets.storage.blobs import Blobs
 from imgsim_assets.storage.references import Reference
+from imgsim_assets.text import counted
 
 MAX_BACKOFF_SECONDS = 30.0
 _FIRST_BACKOFF_SECONDS = 0.5
@@ -365,7 +366,8 @@ class ShardDownloader:
 
     def _skip_host(self, host: str, breaker: CircuitBreaker) -> None:
         numbers = self._queues.drop_host(host)
-        self._log(f"{host} is skipped in this run, with {len(numbers)} images: {breaker.reason}")
+        images = counted(len(numbers), "image")
+        self._log(f"{host} is skipped in this run, with {images}: {breaker.reason}")
         self._fail_skipped(host, numbers, breaker)
 
     def _fail_skipped(self, host: str, numbers: Iterable[int], breaker: CircuitBreaker) -> None:

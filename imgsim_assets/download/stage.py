@@ -36,6 +36,7 @@ from imgsim_assets.storage.commit import Commit
 from imgsim_assets.storage.lease import Lease
 from imgsim_assets.storage.shards import Shard
 from imgsim_assets.storage.store import Store
+from imgsim_assets.text import counted
 
 
 @dataclass(frozen=True)
@@ -232,8 +233,8 @@ class ImagesStage:
         writer.pack_check = check_packs(self._store.blobs, writer.ledger.files(base), rows)
         if writer.pack_check.lost:
             self._log_once(
-                f"{self._table.name}: {len(writer.pack_check.lost)} images were lost with their "
-                "packs; they are fetched again"
+                f"{self._table.name}: fetching "
+                f"{counted(len(writer.pack_check.lost), 'image')} again, whose pack was lost"
             )
         plan = plan_fetches(
             items,

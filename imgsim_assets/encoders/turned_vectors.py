@@ -27,6 +27,7 @@ from imgsim_assets.images.orientation import TURNED
 from imgsim_assets.progress import Log, Progress, silent
 from imgsim_assets.storage.commit import Commit
 from imgsim_assets.storage.store import Store
+from imgsim_assets.text import counted
 
 # Images whose vectors are committed at once: what an interrupted run loses at most.
 _IMAGES_PER_COMMIT = 512
@@ -139,8 +140,8 @@ class TurnedVectors:
                     progress.advance(kind=_NOT_ENCODED)
         if lost:
             raise StoreError(
-                f"orientations lack the bytes of {len(lost)} images: {min(lost)}; run the images "
-                f"of {self._name} again"
+                f"orientations lack the bytes of {counted(len(lost), 'image')}: {min(lost)}; "
+                f"run the images of {self._name} again"
             )
         self.encoded += len(features)
         return features

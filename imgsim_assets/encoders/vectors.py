@@ -37,6 +37,7 @@ from imgsim_assets.storage.digest import rows_digest
 from imgsim_assets.storage.gc import GENERATION, PER_IMAGE, SHA256, new_generation
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import Table
+from imgsim_assets.text import counted
 
 _DIM = "dim"
 # Property: how often a table dropped damaged vectors. What is computed from the table has it too.
@@ -308,7 +309,7 @@ class VectorTable:
     def _lacking(self, count: int) -> StoreError:
         self.begin_generation()
         return StoreError(
-            f"{self.table.name} lacks the vectors of {count} images; materialize "
+            f"{self.table.name} lacks the vectors of {counted(count, 'image')}; materialize "
             f"{self._name}/embeddings again"
         )
 

@@ -36,6 +36,7 @@ from imgsim_assets.storage.commit import Commit, key_columns
 from imgsim_assets.storage.shards import Shard
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import Table
+from imgsim_assets.text import counted
 
 if TYPE_CHECKING:
     from imgsim_assets.index.flat import FlatIndex
@@ -139,9 +140,9 @@ def vectors_normalized(
             for shard in (shards_of(commit) if shards is None else shards)
             if (rows := table.read(commit, shard=shard, columns=["sha256", "status"])).width
         )
-    problems = [f"{audit.missing} vectors are missing"] if audit.missing else []
+    problems = [f"{counted(audit.missing, 'vector')} missing"] if audit.missing else []
     if audit.bad:
-        problems.append(f"{audit.bad} vectors are not finite or not of length 1")
+        problems.append(f"{counted(audit.bad, 'vector')} not finite or not of length 1")
     return CheckResult(
         not problems,
         {"vectors": audit.vectors, "bad": audit.bad, "missing": audit.missing},
@@ -184,7 +185,8 @@ def ids_match_embeddings(store: Store, name: str) -> CheckResult:
     return CheckResult(
         not missing and not stale,
         {"images": entries.height, "missing": missing, "stale": stale},
-        f"{name}/index lacks {missing} images and holds {stale} stale ones; materialize it again"
+        f"{name}/index lacks {counted(missing, 'image')} and holds {counted(stale, 'stale one')}; "
+        "materialize it again"
         if missing or stale
         else "",
     )
@@ -241,7 +243,7 @@ def agrees_with_brute_force(audit: Audit) -> CheckResult:
         },
         ""
         if audit.passed
-        else f"{audit.missing} pairs missing and {audit.false} false in a sample of "
+        else f"{counted(audit.missing, 'pair')} missing and {audit.false} false in a sample of "
         f"{audit.sampled} ({'; '.join(audit.examples)}); materialize it again",
     )
 
@@ -255,7 +257,9 @@ def at_or_above_threshold(matches: pl.DataFrame, threshold: float) -> CheckResul
     return CheckResult(
         not below,
         {"matches": matches.height, "below": below, "threshold": threshold},
-        f"{below} matches are below the threshold; materialize it again" if below else "",
+        f"{counted(below, 'match', 'matches')} below the threshold; materialize it again"
+        if below
+        else "",
     )
 
 
@@ -316,8 +320,8 @@ def one_canonical_per_group(groups: pl.DataFrame) -> CheckResult:
     return CheckResult(
         not bad and not twice,
         {"groups": by_group.height, "bad_groups": bad, "items_in_two_groups": twice},
-        f"{bad} groups have one item or not exactly one canonical item, and {twice} items are in "
-        "two groups; materialize it again"
+        f"{counted(bad, 'group')} with one item or not exactly one canonical item, and "
+        f"{counted(twice, 'item')} in two groups; materialize it again"
         if bad or twice
         else "",
     )
@@ -396,8 +400,8 @@ def groups_coherent(table: Table, commit: Commit, limits: CheckSettings) -> Chec
     return CheckResult(
         not examples,
         {"suspicious": suspicious.height, "examples": examples},
-        f"{suspicious.height} groups probably join different images ({'; '.join(examples)}); look "
-        "at them, and raise the threshold or set 'linkage: star'"
+        f"different images are probably joined in {counted(suspicious.height, 'group')} "
+        f"({'; '.join(examples)}); look at them, and raise the threshold or set 'linkage: star'"
         if examples
         else "",
     )

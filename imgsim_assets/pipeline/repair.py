@@ -12,6 +12,7 @@ from imgsim_assets.pipeline.verify import find_damage, missing_images
 from imgsim_assets.progress import Log, silent
 from imgsim_assets.storage.damage import BytesRead
 from imgsim_assets.storage.store import Store
+from imgsim_assets.text import counted
 
 _VECTORS = "/vectors/"
 
@@ -50,7 +51,9 @@ def repair(store: Store, *, log: Log = silent) -> list[Repair]:
         catalog, is_vectors, fingerprint = name.partition(_VECTORS)
         if is_vectors:
             dropped = VectorTable(repaired, catalog, fingerprint).drop_damaged()
-            done += [Repair(name, f"dropped {dropped} files of vectors and keys")] * bool(dropped)
+            done += [
+                Repair(name, f"dropped {counted(dropped, 'file')} of vectors and keys")
+            ] * bool(dropped)
     return [*done, *_report_missing(repaired)]
 
 
@@ -66,6 +69,6 @@ def _report_missing(store: Store) -> list[Repair]:
         for sha256 in images:
             store.blobs.report_missing(sha256)
         if images:
-            action = f"marked {len(images)} images, which the next run fetches again"
+            action = f"marked {counted(len(images), 'image')}, which the next run fetches again"
             done.append(Repair(ledger_table(store, name).name, action))
     return done

@@ -33,6 +33,7 @@ from imgsim_assets.storage.pack_damage import inspect_index_files, inspect_pack
 from imgsim_assets.storage.packs import list_packs
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table_damage import inspect_table
+from imgsim_assets.text import counted
 
 # Items without an image that are listed one by one.
 _MAX_LISTED_ITEMS = 20
@@ -116,7 +117,7 @@ def find_damage(store: Store, read: BytesRead, log: Log) -> Iterator[Damage]:
     for name in store.table_folders():
         before = read.files
         yield from inspect_table(store, name, read)
-        log(f"{name}: {read.files - before} files")
+        log(f"{name}: {counted(read.files - before, 'file')}")
     yield from inspect_index_files(store.files, read)
     packs = list_packs(store.files)
     with Progress("packs of images", len(packs), log, unit="packs") as progress:

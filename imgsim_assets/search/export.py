@@ -30,6 +30,7 @@ from imgsim_assets.search.item_pairs import REFERENCE, item_pairs, row_params
 from imgsim_assets.search.item_rows import ItemRows
 from imgsim_assets.search.neighbors import SearchParams
 from imgsim_assets.search.references import References
+from imgsim_assets.text import counted
 
 if TYPE_CHECKING:
     import onnx
@@ -74,7 +75,9 @@ def export_onnx(
     """
     count = len(references)
     if not 1 <= k <= count:
-        raise SettingsError(f"k is {k}; it must be between 1 and the model's {count} items")
+        raise SettingsError(
+            f"k is {k}; it must be between 1 and the model's {counted(count, 'item')}"
+        )
     _require_packages()
     target = Path(path)
     if not target.absolute().parent.is_dir():

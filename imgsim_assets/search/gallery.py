@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imgsim_assets.errors import SettingsError
+from imgsim_assets.text import counted
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -148,7 +149,7 @@ def _require_an_image(images: Sequence[ImageRef]) -> None:
             first = first or f"{image.name}: {error}"
         else:
             return
-    raise SettingsError(f"dataset: none of {len(images)} images can be read ({first})")
+    raise SettingsError(f"dataset: none of {counted(len(images), 'image')} can be read ({first})")
 
 
 def _of_dataset(

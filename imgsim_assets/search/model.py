@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from imgsim_assets.download.settings import DownloadSettings
 from imgsim_assets.encoders.settings import EncoderSettings
 from imgsim_assets.errors import SettingsError
+from imgsim_assets.text import counted
 
 if TYPE_CHECKING:
     import polars as pl
@@ -387,9 +388,11 @@ class ImageSimilarityModel:
 
     def __repr__(self) -> str:
         rows = self._parts.references.rows
-        images = f"{len(rows)} images, " if rows.has_numbers else ""
+        images = f"{counted(len(rows), 'image')}, " if rows.has_numbers else ""
         encoder = self._parts.embedder.settings.describe()
-        return f"ImageSimilarityModel({len(self)} items, {images}{encoder}, {self.metric})"
+        return (
+            f"ImageSimilarityModel({counted(len(self), 'item')}, {images}{encoder}, {self.metric})"
+        )
 
     def _repr_html_(self) -> str:
         from imgsim_assets.search.result_gallery import first_thumbnails

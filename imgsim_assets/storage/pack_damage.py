@@ -19,6 +19,7 @@ from imgsim_assets.storage.packs import (
 )
 from imgsim_assets.storage.references import is_intact, is_reference_pack
 from imgsim_assets.storage.sorted_runs import INDEXES, verify_index_file
+from imgsim_assets.text import counted
 
 
 def inspect_index_files(files: Files, read: BytesRead) -> Iterator[Damage]:
@@ -72,7 +73,7 @@ def _rewrite(files: Files, pack: Entry) -> str:
         if kept:
             writer.finish()
     files.delete(f"{PACKS}/{pack.name}")
-    return f"kept {kept} of {len(entries)} images in a new pack"
+    return f"kept {kept} of {counted(len(entries), 'image')} in a new pack"
 
 
 def _known_entries(files: Files, pack: Entry) -> list[tuple[bytes, int, int]]:

@@ -364,7 +364,7 @@ def test_empty_source_is_refused_and_keeps_the_last_version(
 
     message = str(refused.value)
     assert message.startswith("a.csv holds no usable row")
-    assert "the 3 items of the last version are kept" in message
+    assert "the last version is kept, with 3 items" in message
     assert "set 'allow_empty: true'" in message
     assert latest(store).version == 1
     assert stored_items(store)["id"].to_list() == ["a", "b", "c"]
@@ -459,7 +459,7 @@ def test_emptied_folder_of_images_keeps_the_last_version(tmp_path: Path, store: 
 
     message = str(refused.value)
     assert message.startswith("images holds no images (.avif .bmp ")
-    assert "the 1 items of the last version are kept" in message
+    assert message.count("the last version is kept, with 1 item.") == 1
     assert "set 'allow_empty: true'" in message
     assert latest(store).version == 1
     assert stored_items(store)["id"].to_list() == ["a.jpg"]

@@ -47,7 +47,7 @@ def test_read_returns_only_requested_vectors(store: Store) -> None:
 def test_read_of_missing_vectors_names_the_asset(store: Store) -> None:
     table = _table(store)
 
-    with pytest.raises(StoreError, match="lacks the vectors of 1 images"):
+    with pytest.raises(StoreError, match="lacks the vectors of 1 image;"):
         table.read(["a"])
     table.append(_rows(["a", "b"]))
     with pytest.raises(StoreError, match="of 2 images; materialize shop/embeddings again"):
@@ -240,7 +240,7 @@ def test_damaged_vectors_raise_and_leave_the_table(store: Store) -> None:
 
     assert table.keys() == {"c"}
     assert list(table.read(["c"]).sha256) == ["c"]
-    with pytest.raises(StoreError, match="lacks the vectors of 1 images"):
+    with pytest.raises(StoreError, match="lacks the vectors of 1 image;"):
         table.read(["a"])
 
 

@@ -86,7 +86,7 @@ def test_item_without_a_vector_is_an_error(store: Store) -> None:
     indexed(store, "shop", {"a": tiny(1)})
     keys = pl.DataFrame({"id": ["a", "b"], "sha256": [sha256_of(tiny(1)), "0" * 64]})
 
-    with pytest.raises(StoreError, match="lacks the vectors of 1 images; materialize shop/emb"):
+    with pytest.raises(StoreError, match="lacks the vectors of 1 image; materialize shop/emb"):
         items.with_vectors(store, "shop", PRINT, keys).blocks.all()
 
 

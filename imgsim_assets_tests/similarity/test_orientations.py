@@ -164,7 +164,7 @@ def test_damaged_vectors_of_turned_images_are_computed_again(shops: Store) -> No
 def test_missing_bytes_are_named_and_nothing_is_committed(shops: Store) -> None:
     flip_bit_in_blob(shops, sha256_of(tiny(2)))
 
-    with pytest.raises(StoreError, match="orientations lack the bytes of 1 images"):
+    with pytest.raises(StoreError, match="orientations lack the bytes of 1 image:"):
         match(Store.open(shops.url))
 
     assert match_table(shops, "pair").latest() is None

@@ -25,6 +25,7 @@ from imgsim_assets.similarity.evidence.tiers import SIMILAR
 from imgsim_assets.similarity.threads import parallel_map
 from imgsim_assets.storage.commit import DataFile
 from imgsim_assets.storage.store import Store
+from imgsim_assets.text import counted
 
 # One row for each pair of different images; the smaller sha256 is on the left.
 PAIR_SCHEMA = {
@@ -154,7 +155,7 @@ def _commit_features(store: Store, described: Sequence[_Described]) -> int:
     FeatureTable(store).append([file for each in described for file in each.files])
     lost = [error for each in described for error in each.lost]
     if lost:
-        raise StoreError(f"evidence lacks the bytes of {len(lost)} images: {min(lost)}")
+        raise StoreError(f"evidence lacks the bytes of {counted(len(lost), 'image')}: {min(lost)}")
     return sum(each.images for each in described)
 
 

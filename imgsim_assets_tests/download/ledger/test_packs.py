@@ -43,7 +43,7 @@ def test_run_fetches_the_images_of_a_lost_pack_and_no_others(
     [report] = catalog.run(log=messages.append)
 
     assert (report.requested, report.fetched) == (3, 3)
-    assert any("3 images were lost with their packs" in message for message in messages)
+    assert any("fetching 3 images again, whose pack was lost" in message for message in messages)
     assert [report.requested for report in catalog.run()] == [0]
     assert named_packs(catalog.commit().files) == names(catalog)
 
