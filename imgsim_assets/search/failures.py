@@ -12,7 +12,7 @@ import polars as pl
 
 from imgsim_assets.errors import SettingsError
 from imgsim_assets.search.item_rows import ItemRows
-from imgsim_assets.text import printable_line
+from imgsim_assets.text import counted, printable_line
 
 FAILURES_SCHEMA = {
     "label": pl.String,
@@ -59,7 +59,9 @@ def report_failures(
     )
     if len(failures) > _MAX_LISTED:
         listed += f" and {len(failures) - _MAX_LISTED} more"
-    message = f"{argument}: {len(failures)} of {len(rows)} images cannot be used ({listed})"
+    message = (
+        f"{argument}: {len(failures)} of {counted(len(rows), 'image')} cannot be used ({listed})"
+    )
     if len(failures) == len(rows):
         raise SettingsError(f"{message}; give at least one valid image")
     if not ignore_failure:

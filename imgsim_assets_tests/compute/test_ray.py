@@ -257,7 +257,7 @@ def test_lost_image_is_reported_by_the_worker(
     pairs = pl.DataFrame({"left_sha256": [name], "right_sha256": ["f" * 64]})
     monkeypatch.setenv("IMGSIM_RAY_ADDRESS", cluster.address)
 
-    with use_compute(_RAY), pytest.raises(StoreError, match="bytes of 1 images: image ffff"):
+    with use_compute(_RAY), pytest.raises(StoreError, match="bytes of 1 image: image ffff"):
         evidence_for(store, pairs)
 
     assert store.blobs.missing() == {"f" * 64}

@@ -140,7 +140,7 @@ def test_images_without_content_are_omitted_as_invalid_ones_are(images: pl.DataF
         ([[1.0, math.inf]], {}, "the vector of row 0 is not finite"),
         ([object()], {}, "dataset row 0 .* is object; give a PIL image"),
         (17, {}, "dataset is int; give a frame of polars or pandas"),
-        (["gone.jpg"], {}, r"1 of 1 images cannot be used \(gone.jpg: missing_file"),
+        (["gone.jpg"], {}, r"1 of 1 image cannot be used \(gone.jpg: missing_file"),
         ([b"x"], {"batch_size": 0}, "batch_size is 0; it must be at least 1"),
         ([b"x"], {"metric": "l1"}, "metric is 'l1'; use 'euclidean' or 'cosine'"),
         ([b"x"], {"encoder": "hog_colour"}, "encoder: .*did you mean hog_color"),

@@ -194,7 +194,7 @@ def test_explore_names_what_it_does_not_know(
 
     with pytest.raises(SettingsError, match="'prodcts' is neither a folder nor a catalog"):
         explore("prodcts")
-    with pytest.raises(SettingsError, match=r"none of 1 images can be read \(Products: missing_"):
+    with pytest.raises(SettingsError, match=r"none of 1 image can be read \(Products: missing_"):
         explore("Products")
     with pytest.raises(SettingsError, match="dataset is an empty text"):
         explore("")

@@ -104,7 +104,7 @@ def test_image_whose_bytes_are_lost_stops_the_comparison_and_is_reported(store: 
     (a,) = put(store, png(scene(1)))
     lost = sha256_of(b"lost")
 
-    with pytest.raises(StoreError, match=f"bytes of 1 images: image {lost}.*fetches it again"):
+    with pytest.raises(StoreError, match=f"bytes of 1 image: image {lost}.*fetches it again"):
         evidence_for(store, pairs((a, lost)))
 
     assert store.blobs.missing() == {lost}
