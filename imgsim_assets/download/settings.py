@@ -71,7 +71,9 @@ class DownloadSettings(Settings):
     respect_x_robots_tag: bool = Field(
         True, description="skip images whose X-Robots-Tag says noai, noindex or the like"
     )
-    respect_robots_txt: bool = Field(False, description="obey the robots.txt of each host")
+    respect_robots_txt: bool = Field(
+        False, description="obey the robots.txt of each host, and its Crawl-delay"
+    )
     user_agent: str = Field(
         f"imgsim_assets/{version('imgsim_assets')}", min_length=1, description="product/version"
     )
