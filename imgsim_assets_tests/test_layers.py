@@ -31,7 +31,7 @@ _LAYERS = [
     ["images"],
     ["storage"],
     ["compute"],
-    ["errors", "settings", "progress", "lazy"],
+    ["errors", "settings", "progress", "lazy", "scratch"],
     ["text"],
     ["pages"],
 ]

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +20,7 @@ from imgsim_assets.errors import StoreError
 from imgsim_assets.index.entries import IMAGES, NO_ENTRIES, EntriesUpdate, update_entries
 from imgsim_assets.index.settings import IndexSettings
 from imgsim_assets.progress import Log, silent
+from imgsim_assets.scratch import scratch_folder
 from imgsim_assets.storage.commit import Commit, PendingCommit
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import Table
@@ -179,8 +178,8 @@ class IndexStage:
         """Write and commit the file and the entries of an updated or a new index."""
         from imgsim_assets.index.build import write_index
 
-        with tempfile.TemporaryDirectory(prefix="imgsim-") as folder:
-            path = Path(folder) / "index.faiss"
+        with scratch_folder() as folder:
+            path = folder / "index.faiss"
             dim = write_index(path, index, changes, vectors, recipe["nprobe"])
             file = self.table.upload(path, role=INDEX)
         entries = changes.entries

@@ -7,7 +7,6 @@ are compared a second time, unless those align. Several images of one item are n
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -19,6 +18,7 @@ import polars as pl
 
 from imgsim_assets.compute.tasks import run_tasks, task_ranges
 from imgsim_assets.images.orientation import ORIENTATIONS
+from imgsim_assets.scratch import scratch_folder
 from imgsim_assets.similarity.cosine import Doubles, Indices
 from imgsim_assets.similarity.items import Items
 from imgsim_assets.similarity.nearest_vectors import NearestVectors
@@ -111,8 +111,8 @@ def nearest_others(
     if aligned is None:
         return _Ranking(images, search, depth).rank(excluded)
     sha256 = items.keys["sha256"].gather(unique.first)
-    with tempfile.TemporaryDirectory(prefix="imgsim-") as folder:
-        ranking = _Ranking(images, search, depth, Path(folder))
+    with scratch_folder() as folder:
+        ranking = _Ranking(images, search, depth, folder)
         return _without_aligned(ranking, images, excluded, sha256, aligned)
 
 

@@ -16,7 +16,6 @@ import hashlib
 import io
 import math
 import random
-import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -31,6 +30,7 @@ import polars as pl
 from polars.io.plugins import register_io_source
 
 from imgsim_assets.errors import CorruptFileError, StoreError
+from imgsim_assets.scratch import scratch_folder
 from imgsim_assets.storage.commit import (
     ROWS,
     Commit,
@@ -288,8 +288,8 @@ class Table:
                 row_count += chunk.height
                 yield chunk
 
-        with tempfile.TemporaryDirectory(prefix="imgsim-") as scratch:
-            local = Path(scratch) / "rows.parquet"
+        with scratch_folder() as scratch:
+            local = scratch / "rows.parquet"
             register_io_source(read_chunks, schema=first.schema).sink_parquet(
                 local, row_group_size=row_group_size
             )
@@ -335,8 +335,7 @@ class Table:
             local = self._files.local_path(path)
             try:
                 if local is None:
-                    scratch = tempfile.TemporaryDirectory(prefix="imgsim-")
-                    local = Path(stack.enter_context(scratch)) / Path(path).name
+                    local = stack.enter_context(scratch_folder()) / Path(path).name
                     self._files.download(path, local)
                 digest = _sha256_of_file(local)
             except FileNotFoundError:
