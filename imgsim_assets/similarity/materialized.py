@@ -264,12 +264,16 @@ class MaterializedResult:
 
 
 def _is_renumbered(before: pl.DataFrame | None, now: pl.DataFrame) -> bool:
-    """Whether an image of both has another number within its item."""
+    """Whether an image of both has other numbers within its item, of which it can have several."""
     if before is None or "image" not in now.columns:
         return True
     image = ["id", "sha256"]
-    both = before.join(now, on=image)
-    return bool(both.select((pl.col("image") != pl.col("image_right")).any()).item())
+    return any(
+        rows.join(others, on=[*image, "image"], how="anti")
+        .join(others, on=image, how="semi")
+        .height
+        for rows, others in ((before, now), (now, before))
+    )
 
 
 def _range(file: DataFile) -> tuple[str, str | None]:

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import polars as pl
@@ -20,6 +20,7 @@ from imgsim_assets_tests.support.vectors import noise
 RECIPE = {"mode": "best", "k": None, "threshold": 0.5}
 LEFT = Items(pl.DataFrame({"id": ["a", "b"], "sha256": ["1", "2"]}), noise(2, 3, 0))
 RIGHT = Items(pl.DataFrame({"id": ["x"], "sha256": ["3"]}), noise(1, 3, 1))
+RIGHT_IMAGE = Items(pl.DataFrame({"id": ["x"], "image": [0], "sha256": ["3"]}), noise(1, 3, 1))
 PAIRS = neighbor_lists(LEFT, RIGHT, JoinSpec())
 
 
@@ -41,6 +42,27 @@ def test_result_of_the_same_recipe_is_reusable(store: Store) -> None:
     assert _lists(cached).equals(PAIRS)
     assert cached.left.equals(LEFT.keys)
     assert cached.right.equals(RIGHT.keys)
+
+
+@pytest.mark.parametrize(
+    ("images", "keeps"),
+    [
+        ([(0, "1"), (1, "1"), (2, "2")], True),
+        ([(0, "1"), (1, "1"), (2, "3")], True),
+        ([(0, "1"), (1, "2")], False),
+        ([(0, "2"), (1, "1"), (2, "1")], False),
+    ],
+)
+def test_rows_are_kept_while_images_of_an_item_have_their_numbers(
+    store: Store, images: Sequence[tuple[int, str]], keeps: bool
+) -> None:
+    before = _item([(0, "1"), (1, "1"), (2, "2")])
+    result = _result(store, RECIPE)
+    result.commit([result.table.write_rows(PAIRS)], before, RIGHT_IMAGE, {})
+
+    kept = _result(store, RECIPE).keeps_rows(_item(images), RIGHT_IMAGE, are_means=False)
+
+    assert kept == keeps
 
 
 @pytest.mark.parametrize(
@@ -166,6 +188,13 @@ def test_lists_are_equal_with_and_without_cached_lists(store: Store) -> None:
 
 def _table(store: Store) -> Table:
     return store.table("matches/pair")
+
+
+def _item(images: Sequence[tuple[int, str]]) -> Items:
+    """An item with images by number and sha256."""
+    numbers, sha256 = zip(*images, strict=True)
+    keys = pl.DataFrame({"id": ["a"] * len(images), "image": numbers, "sha256": sha256})
+    return Items(keys, noise(len(images), 3, 0))
 
 
 def _result(
