@@ -14,6 +14,7 @@ from imgsim_assets.similarity.join_spec import MIN_COSINE
 from imgsim_assets.similarity.orientations import TurnedCatalogs
 from imgsim_assets.similarity.settings import DECLARED, NO_THRESHOLD
 from imgsim_assets.storage.store import Store
+from imgsim_assets.text import counted
 
 
 class ResolvedThreshold(NamedTuple):
@@ -123,4 +124,4 @@ def auto_threshold(
 
 
 def _names(calibrations: Sequence[Calibration]) -> str:
-    return " and ".join(f"{each.items:,} items of {each.catalog}" for each in calibrations)
+    return " and ".join(f"{counted(each.items, 'item')} of {each.catalog}" for each in calibrations)
