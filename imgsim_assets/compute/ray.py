@@ -139,7 +139,7 @@ class RayRunner:
                 raise ComputeError(
                     f"compute: ray: no Ray cluster can be reached at {self._address!r} "
                     f"({RAY_ADDRESS}): {one_line(error)}; start one with 'ray start --head', or "
-                    "set the variable to its address"
+                    "set the variable to its address, and RAY_AUTH_MODE=token if it has a token"
                 ) from error
         return ray
 

@@ -87,6 +87,8 @@ class RayCluster:
         environment = {
             **os.environ,
             "RAY_USAGE_STATS_ENABLED": "0",
+            # A token in the home folder would turn authentication on for the nodes alone.
+            "RAY_AUTH_MODE": "disabled",
             "RAY_worker_register_timeout_seconds": f"{_START_S:.0f}",
             "RAY_agent_register_timeout_ms": f"{1000 * _START_S:.0f}",
             # Another test may need the machine's memory.
