@@ -86,7 +86,7 @@ class RayRunner:
         remote = ray.remote(run_task).options(
             **resources, max_retries=self._settings.retries, name=kind.label
         )
-        # In a list, so that a worker fetches it once, and not anew for each task.
+        # In a list, so that a worker fetches it once, and not again for each task.
         key, shared = uuid.uuid4().hex, [ray.put(function)]
         pending: dict[Any, int] = {}
         self._pending.append(pending)

@@ -35,7 +35,7 @@ class Originals(NamedTuple):
 
 
 class CopyEncoder:
-    """Encodes copies of images. An object that another process unpickles loads the encoder anew.
+    """Encodes copies of images. An object that another process unpickles loads the encoder again.
 
     Args:
         store: where the images are.

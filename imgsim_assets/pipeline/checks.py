@@ -287,7 +287,7 @@ def result_recall(commit: Commit) -> CheckResult:
         if passed
         else f"{recall.found} of {recall.pairs} exact pairs of a sample were found "
         f"({recall.value:.3f}), and min_recall is {minimum:g}; materialize it again, which trains "
-        "its lists anew, or set 'method: exact'",
+        "its lists again, or set 'method: exact'",
     )
 
 

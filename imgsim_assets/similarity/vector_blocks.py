@@ -42,7 +42,7 @@ class VectorBlocks:
     """Vectors (n, d) float32 by row number.
 
     Nothing is read before a row is asked for. A pickled object has no vectors: the process that
-    unpickles it reads them anew.
+    unpickles it reads them again.
     """
 
     def __init__(self, stored: _Rows, rows: Indices | range | None = None) -> None:

@@ -79,7 +79,7 @@ def test_a_verdict_that_is_edited_in_an_export_holds_also_when_it_is_edited_back
     assert shell("review", "import", name, "out.csv", "--json").json["added"] == 0
 
 
-def test_a_file_without_times_that_is_imported_again_decides_nothing_anew(shell: Shell) -> None:
+def test_a_file_without_times_that_is_imported_again_decides_nothing_again(shell: Shell) -> None:
     name = _match(shell)
     shell.write("verdicts.csv", "left_id,right_id,verdict\nleft0,right0,match\n")
 

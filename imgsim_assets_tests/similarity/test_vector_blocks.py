@@ -107,7 +107,7 @@ def test_nothing_is_read_before_a_row_is_asked_for() -> None:
     assert reads == ["read"]
 
 
-def test_another_process_reads_the_vectors_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_process_reads_the_vectors_again(monkeypatch: pytest.MonkeyPatch) -> None:
     blocks = _in_a_file(monkeypatch).take(np.array([5, 2]))
 
     sent = pickle.dumps(blocks)

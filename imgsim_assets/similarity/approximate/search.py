@@ -109,7 +109,7 @@ def recall_of(commit: Commit) -> Recall | None:
 
 
 def reused_if_found(result: MaterializedResult) -> MaterializedResult:
-    """The result; one to compute anew if its last update has missed the minimum recall."""
+    """The result; one to compute again if its last update has missed the minimum recall."""
     latest = result.latest
     recall = recall_of(latest) if latest is not None else None
     if latest is None or recall is None or recall.reaches(result.properties[MIN_RECALL]):

@@ -134,7 +134,7 @@ def test_similarities_equal_exact_ones_and_nothing_changed_commits_nothing(tmp_p
     assert verify(store).problems == []
 
 
-def test_another_method_or_recall_computes_the_result_anew(tmp_path: Path) -> None:
+def test_another_method_or_recall_computes_the_result_again(tmp_path: Path) -> None:
     store = Store.open(tmp_path)
     _index(store, {"left": _catalog(20), "right": {}})
     for settings in (
@@ -184,7 +184,7 @@ def test_lists_are_trained_again_when_the_catalog_has_doubled(tmp_path: Path) ->
     assert trained == [(9, False), (9, True), (9, True), (19, False)]
 
 
-def test_a_missed_recall_fails_the_check_and_the_next_run_trains_lists_anew(
+def test_a_missed_recall_fails_the_check_and_the_next_run_trains_lists_again(
     tmp_path: Path,
 ) -> None:
     store = Store.open(tmp_path)
