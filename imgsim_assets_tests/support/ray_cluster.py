@@ -14,8 +14,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import ray
-
 _START_S = 300.0
 _PARTS = ("dashboard-agent-grpc", "dashboard-agent-listen", "runtime-env-agent", "metrics-export")
 
@@ -28,12 +26,15 @@ class RayCluster:
     """
 
     def __init__(self, folder: Path) -> None:
+        # The tests of this module are skipped without Ray.
+        from ray.util import get_node_ip_address
+
         self._folder = folder
         self._nodes: list[subprocess.Popen[bytes]] = []
         self._ports = port, client_port = _free_port(), _free_port()
         self.client_address = f"ray://127.0.0.1:{client_port}"
         # Nodes of one machine know each other by its own address, not by loopback.
-        self.address = f"{ray.util.get_node_ip_address()}:{port}"
+        self.address = f"{get_node_ip_address()}:{port}"
 
     def start(self, nodes: int) -> None:
         """Start the nodes, and wait until they have joined."""
