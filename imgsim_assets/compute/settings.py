@@ -14,6 +14,8 @@ from imgsim_assets.settings import Settings
 # Environment variable: the address of the Ray cluster.
 RAY_ADDRESS = "IMGSIM_RAY_ADDRESS"
 EngineName = Literal["local", "ray"]
+# Keys of what a task of a cluster occupies; a local task has what the process has.
+_CLUSTER_KEYS = ("cpus_per_task", "gpus_per_task", "memory_per_task_mib", "retries")
 
 
 class ComputeSettings(Settings):
@@ -40,6 +42,16 @@ class ComputeSettings(Settings):
     retries: int = Field(
         3, ge=0, le=100, description="how often a task is run again whose worker or node was lost"
     )
+
+    @model_validator(mode="after")
+    def _keys_of_a_cluster_need_one(self) -> Self:
+        fields = type(self).model_fields
+        unused = [key for key in _CLUSTER_KEYS if getattr(self, key) != fields[key].default]
+        if self.engine == "local" and unused:
+            raise ValueError(
+                f"'engine: local' ignores {', '.join(unused)}: set 'engine: ray', or remove it"
+            )
+        return self
 
     @model_validator(mode="after")
     def _device_is_one_that_tasks_have(self) -> Self:

@@ -63,6 +63,18 @@ def test_device_of_tasks_that_occupy_no_gpu_is_an_error() -> None:
     assert ComputeSettings(engine="ray", device="cpu").device == "cpu"
 
 
+@pytest.mark.parametrize(
+    "key", ["cpus_per_task", "gpus_per_task", "memory_per_task_mib", "retries"]
+)
+def test_key_of_a_cluster_is_refused_without_one(key: str) -> None:
+    with pytest.raises(ValidationError, match=f"'engine: local' ignores {key}: set 'engine: ray'"):
+        _COMPUTE.validate_python({key: 2})
+
+    assert _COMPUTE.validate_python({"engine": "ray", key: 2}).engine == "ray"
+    defaults = ComputeSettings().model_dump()
+    assert _COMPUTE.validate_python(defaults) == ComputeSettings()
+
+
 def test_joins_of_a_step_use_its_declared_device_and_tell_it() -> None:
     rows = np.eye(4, dtype=np.float32)
 
