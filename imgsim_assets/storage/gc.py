@@ -37,6 +37,8 @@ GENERATION = "generation"
 # Property of a table whose rows keep blobs alive: true if its column `sha256` names them, else the
 # prefix of the values in `url` that do.
 REFERS_TO_BLOBS = "refers_to_blobs"
+# Folder of robots.txt files, which are of use for some minutes.
+ROBOTS_TXT = "_robots"
 
 
 def new_generation() -> str:
@@ -100,7 +102,9 @@ def collect_garbage(
         _collect_files(store, folder, histories.get(folder), older_than, report, dry_run)
     kept = {name: history.kept for name, history in histories.items()}
     galleries = list(unneeded_files(store.files, kept, referenced))
-    _delete_old(store, galleries, older_than, report, dry_run)
+    robots = [*store.files.entries(ROBOTS_TXT), *store.files.temporary_entries(ROBOTS_TXT)]
+    unneeded = [*galleries, *((ROBOTS_TXT, entry) for entry in robots)]
+    _delete_old(store, unneeded, older_than, report, dry_run)
     for name, history in histories.items():
         if history.kept[-1].properties.get(PER_IMAGE):
             _collect_vectors(store, name, referenced, older_than, report, dry_run)

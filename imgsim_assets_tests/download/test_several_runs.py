@@ -100,6 +100,7 @@ def test_two_runs_keep_the_crawl_delay_of_a_host_together(catalog: Catalog, web:
 
     run_both(catalog, respect_robots_txt=True)
 
+    assert web.gets["/robots.txt"] == 1
     assert load.most == 1
     assert load.starts[-1] - load.starts[0] >= 14 * 0.05
 

@@ -198,6 +198,16 @@ def test_old_temporary_files_are_deleted(store: Store, root: Path) -> None:
     assert report.bytes == 5 * len(folders)
 
 
+def test_old_robots_txt_files_are_deleted(store: Store, root: Path) -> None:
+    store.files.write("_robots/old.json", b"{}")
+    make_older(root, 2)
+    store.files.write("_robots/young.json", b"{}")
+
+    assert collect_garbage(store, KEEP_ONE).files == 1
+
+    assert [entry.name for entry in store.files.entries("_robots")] == ["young.json"]
+
+
 def test_old_files_of_a_table_without_commits_are_deleted(store: Store, root: Path) -> None:
     store.table("products/images").write_rows(tables.frame({"a": 1}))
     tables.put(store.table(NAME), {"a": 1})

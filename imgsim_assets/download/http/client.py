@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import math
 import time
 from collections.abc import Awaitable, Mapping
-from typing import NamedTuple, Self
+from typing import NamedTuple, Self, TypeVar
 
 import aiohttp
 from multidict import CIMultiDictProxy
@@ -20,6 +21,7 @@ from imgsim_assets.download.http.deadline import Deadline, Deadlines
 from imgsim_assets.download.http.lenient import LenientResponse, lenient_get
 from imgsim_assets.download.http.responses import check_status, client_error, os_error
 from imgsim_assets.download.http.routes import Route, Routes
+from imgsim_assets.download.http.shared_robots import SharedRobotsTxt
 from imgsim_assets.download.http.urls import is_same_site, parse_url, redirect_target
 from imgsim_assets.download.scheduling.host_shares import HostShares
 from imgsim_assets.download.settings import DownloadSettings
@@ -40,6 +42,7 @@ _MAX_ROBOTS_TXT_BYTES = 500 * 1024
 _MIN_LENIENT_RESPONSES = 3
 
 Response = aiohttp.ClientResponse | LenientResponse
+T = TypeVar("T")
 
 
 class Request(NamedTuple):
@@ -66,6 +69,8 @@ class HttpClient:
         self._routes = Routes(settings, self._deadlines, self._shares)
         self._cookies = HostCookies() if settings.cookies else None
         self._robots_txt: dict[str, asyncio.Task[robots.RobotsTxt]] = {}
+        files = self._shares.files
+        self._shared_robots_txt = SharedRobotsTxt(files) if files is not None else None
 
     async def __aenter__(self) -> Self:
         if self._settings.respect_robots_txt:
@@ -122,7 +127,7 @@ class HttpClient:
             deadline.idle_deadline = math.inf
             route = self._routes.route_for(target)
             if self._settings.respect_robots_txt and not is_robots_txt:
-                await self._check_robots_txt(target)
+                await self._check_robots_txt(target, deadline)
             is_listed = not is_robots_txt and (target is listed or is_same_site(listed, target))
             headers = route.listed_headers if is_listed else route.headers
             if conditions or self._cookies is not None:
@@ -249,10 +254,10 @@ class HttpClient:
         if directive is not None:
             raise FetchError("robots_disallowed", f"X-Robots-Tag: {directive}", etag=etag)
 
-    async def _check_robots_txt(self, url: URL) -> None:
+    async def _check_robots_txt(self, url: URL, deadline: Deadline) -> None:
         """Raise FetchError when the host's robots.txt disallows the URL or is unreachable.
 
-        The file is fetched once in the life of the client. While it is unreachable, nothing of
+        The file is read once in the life of the client. While it is unreachable, nothing of
         its host may be fetched (RFC 9309, 2.3.1.4).
         """
         origin = str(url.origin())
@@ -262,7 +267,7 @@ class HttpClient:
                 self._fetch_robots_txt(url.origin())
             )
         try:
-            rules = await asyncio.shield(task)
+            rules = await _wait(asyncio.shield(task), deadline)
         except FetchError as error:
             raise FetchError(error.status, f"robots.txt: {error.detail}", error.retry_after) from (
                 error
@@ -276,6 +281,12 @@ class HttpClient:
             self._shares.set_delay(f"{url.host}:{url.port}", delay)
 
     async def _fetch_robots_txt(self, origin: URL) -> robots.RobotsTxt:
+        ask = functools.partial(self._ask_for_robots_txt, origin)
+        if self._shared_robots_txt is None:
+            return robots.RobotsTxt(await ask())
+        return robots.RobotsTxt(await self._shared_robots_txt.get(str(origin), ask))
+
+    async def _ask_for_robots_txt(self, origin: URL) -> str:
         try:
             with self._deadlines.start(self._settings.timeout_s) as deadline:
                 fetched = await self._follow(
@@ -283,14 +294,13 @@ class HttpClient:
                 )
         except FetchError as error:
             if error.status.startswith("http_4") or error.status == "truncated_body":
-                return robots.RobotsTxt("")  # the host has none
+                return ""  # the host has none
             raise
         except aiohttp.ClientError as error:
             raise client_error(error) from error
         except TimeoutError:
             raise self._timeout_error(deadline) from None
-        text = (fetched.data or b"")[:_MAX_ROBOTS_TXT_BYTES].decode(errors="replace")
-        return robots.RobotsTxt(text)
+        return (fetched.data or b"")[:_MAX_ROBOTS_TXT_BYTES].decode(errors="replace")
 
 
 def _site(url: URL) -> str:
@@ -298,10 +308,11 @@ def _site(url: URL) -> str:
     return f"{url.scheme}://{url.host}"
 
 
-async def _wait(turn: Awaitable[None], deadline: Deadline) -> None:
-    """Wait for a turn at a host, which does not count towards the deadline."""
+async def _wait(turn: Awaitable[T], deadline: Deadline) -> T:
+    """Wait for a turn at a host, or its robots.txt, which does not count towards the deadline."""
     now = asyncio.get_running_loop().time
     left = deadline.total_deadline - now()
     deadline.total_deadline = math.inf
-    await turn
+    result = await turn
     deadline.total_deadline = now() + left
+    return result

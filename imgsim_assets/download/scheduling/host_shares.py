@@ -43,7 +43,7 @@ class HostShares:
     ) -> None:
         self._max_per_host = max_per_host
         self._is_paced = is_paced
-        self._files = files
+        self.files = files
         self._log = log
         self._semaphores: dict[str, HostSemaphore] = {}
         # By host: seconds between two requests, and when the next one may start.
@@ -99,9 +99,9 @@ class HostShares:
             on_change: Called when the slots of a host have changed.
         """
         hosts = {host for host in hosts if host}
-        if self._files is None or not hosts:
+        if self.files is None or not hosts:
             return
-        runs = ActiveRuns(self._files, hosts, self._max_per_host, is_paced=self._is_paced)
+        runs = ActiveRuns(self.files, hosts, self._max_per_host, is_paced=self._is_paced)
         await asyncio.to_thread(runs.join)
         self._runs, self._on_change = runs, on_change
         self._divide()
