@@ -89,7 +89,7 @@ class MatchPipeline:
             CatalogItems(settings.left, embeddings, left),
             CatalogItems(settings.right, index, right),
         ]
-        left, right = select_images(self.store, settings, self.root, catalogs)
+        left, right = select_images(self.store, settings, self.root, catalogs).items
         if settings.orientations:
             turned = TurnedCatalogs(self.store, self.encoders, log=self.log)
             left = turned.turned(settings.left, embeddings, left)

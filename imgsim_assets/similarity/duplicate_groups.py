@@ -193,8 +193,10 @@ class GroupStage:
         require_same_encoder(commits)
         catalogs = {name: of_catalog for name, (_, of_catalog) in indexed.items()}
         read = [CatalogItems(name, *indexed[name]) for name in self._catalogs]
-        kept = select_images(self._store, settings, self._root, read)
-        selected = dict(zip(self._catalogs, kept, strict=True))
+        selection = select_images(
+            self._store, settings, self._root, read, table=self.table, latest=latest
+        )
+        selected = dict(zip(self._catalogs, selection.items, strict=True))
         ranked = self._in_order(catalogs, selected)
         images = distinct_images(list(selected.values()))
         resolved = (
@@ -230,7 +232,8 @@ class GroupStage:
         }
         decisions = group_decisions(self._store, self.table.name, ranked)
         recipe[DECISIONS] = decisions.digest
-        result = MaterializedResult.for_recipe(self.table, latest, recipe, _LINK_KEYS)
+        made_by = {**recipe, **selection.recipe}
+        result = MaterializedResult.for_recipe(self.table, latest, made_by, _LINK_KEYS)
         result = reused_if_found(result)
         # In order of rank, which decides the groups as much as the items; only keys are kept.
         in_order = Items(ranked, np.empty((0, 0), dtype=np.float32))

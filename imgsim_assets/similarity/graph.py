@@ -165,7 +165,10 @@ class GraphStage:
         index, images = items.from_index(self._store, self._name)
         inputs = items_versions(self._store, [self._name], self._settings.within)
         catalog = CatalogItems(self._name, index, images)
-        (nodes,) = select_images(self._store, self._settings, self._root, [catalog])
+        selection = select_images(
+            self._store, self._settings, self._root, [catalog], table=self.table, latest=latest
+        )
+        (nodes,) = selection.items
         fingerprint = index.properties[FINGERPRINT]
         k = self._settings.k
         resolved = (
@@ -200,7 +203,8 @@ class GraphStage:
         names = {*PairSettings.model_fields} - {ORIENTATIONS_PROPERTY}
         recipe |= self._settings.model_dump(mode="json", include=names)
         recipe[EVIDENCE_RULE] = rule.recipe if rule is not None else None
-        result = MaterializedResult.for_recipe(self.table, latest, recipe, list_keys)
+        made_by = {**recipe, **selection.recipe}
+        result = MaterializedResult.for_recipe(self.table, latest, made_by, list_keys)
         result = reused_if_found(result)
         inputs |= {f"{self._name}/index": index.version}
         computed: list[PairEvidence] = []

@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -22,7 +24,7 @@ from imgsim_assets.encoders.recorded import (
     load_recorded,
     require_named_program,
 )
-from imgsim_assets.encoders.vectors import VectorRows, VectorTable, concat_rows
+from imgsim_assets.encoders.vectors import REBUILDS, VectorRows, VectorTable, concat_rows
 from imgsim_assets.errors import SettingsError
 from imgsim_assets.images.decode import decode
 from imgsim_assets.similarity.calibration import CatalogItems
@@ -96,53 +98,93 @@ def read_ignore_list(path: str, root: Path) -> IgnoreList:
     return IgnoreList(frozenset(listed), files)
 
 
+class IgnoredImages(NamedTuple):
+    """Which images are ignored.
+
+    Attributes:
+        masks: a mask (n,) for each catalog; None without a list.
+        rule: a digest of what decides which images are as near to a listed one; None where only
+            listed images are ignored.
+    """
+
+    masks: Sequence[NDArray[np.bool_] | None]
+    rule: str | None = None
+
+
+# The images of an earlier result (sha256, is_near) by the rule that decided them.
+DecidedImages = Callable[[str], pl.DataFrame]
+
+
 def ignored_images(
     store: Store,
     settings: IgnoreSettings | None,
     root: Path,
     catalogs: Sequence[CatalogItems],
-) -> list[NDArray[np.bool_] | None]:
+    decided: DecidedImages,
+) -> IgnoredImages:
     """Which images of some catalogs are listed, or as near to a listed one.
 
     Near ones are found by the vectors of listed images that are in one of the catalogs now, and
-    of listed files.
+    of listed files. No vector is read where an earlier result has decided all images.
 
     Args:
         store: the store of the catalogs.
         settings: names the list; None for no list.
         root: the project's root.
         catalogs: catalogs with all their images, which one encoder embedded.
-
-    Returns:
-        A mask (n,) for each catalog; None without a list.
+        decided: gives the images of an earlier result.
 
     Raises:
         SettingsError: a file is missing, or is not an image.
     """
     if settings is None:
-        return [None] * len(catalogs)
+        return IgnoredImages([None] * len(catalogs))
     listed = read_ignore_list(settings.list, root)
-    masks = [items.keys["sha256"].is_in(list(listed.sha256)).to_numpy() for _, _, items in catalogs]
+    images = [items.keys["sha256"] for _, _, items in catalogs]
+    is_listed = [each.is_in(list(listed.sha256)).to_numpy() for each in images]
     if settings.min_similarity is None:
-        return [*masks]
-    near = [
-        items.blocks.rows(np.flatnonzero(mask))
-        for (_, _, items), mask in zip(catalogs, masks, strict=True)
+        return IgnoredImages(is_listed)
+    held = pl.concat(images).unique()
+    examples = held.filter(held.is_in(list(listed.sha256))).to_list()
+    files = sorted(listed.files.keys() - set(examples)) if len(held) else []
+    rule = _rule(store, catalogs, settings.min_similarity, [*examples, *files])
+    earlier = decided(rule)
+    near = earlier.filter("is_near")["sha256"].implode()
+    masks = [
+        mask | each.is_in(near).to_numpy() for each, mask in zip(images, is_listed, strict=True)
     ]
-    held = set().union(*(items.keys["sha256"] for _, _, items in catalogs))
-    files = sorted(listed.files.keys() - held)
-    if files and held:
-        near.append(_file_vectors(store, *catalogs[0][:2], listed, files))
-    examples = [vectors for vectors in near if len(vectors)]
-    if not examples:
-        return [*masks]
-    left = JoinInput.of(np.concatenate(examples), "the listed images")
-    for (_, _, items), mask in zip(catalogs, masks, strict=True):
-        for start, block in items.blocks.blocks():
+    undecided = [
+        np.flatnonzero(~mask & ~each.is_in(earlier["sha256"].implode()).to_numpy())
+        for each, mask in zip(images, masks, strict=True)
+    ]
+    if not any(map(len, undecided)) or not (examples or files):
+        return IgnoredImages(masks, rule)
+    vectors = [
+        items.blocks.rows(np.flatnonzero(mask))
+        for (_, _, items), mask in zip(catalogs, is_listed, strict=True)
+    ]
+    if files:
+        vectors.append(_file_vectors(store, *catalogs[0][:2], listed, files))
+    listed_vectors = np.concatenate([each for each in vectors if len(each)])
+    left = JoinInput.of(listed_vectors, "the listed images")
+    for (_, _, items), mask, rows in zip(catalogs, masks, undecided, strict=True):
+        for start, block in items.blocks.take(rows).blocks():
             inputs = InputPair.of(left, JoinInput.of(block, "vectors"))
-            _, rows, _ = pairs_above(inputs, settings.min_similarity)
-            mask[start + rows] = True
-    return [*masks]
+            _, found, _ = pairs_above(inputs, settings.min_similarity)
+            mask[rows[start + found]] = True
+    return IgnoredImages(masks, rule)
+
+
+def _rule(
+    store: Store, catalogs: Sequence[CatalogItems], min_similarity: float, examples: Sequence[str]
+) -> str:
+    """A digest of the listed images with a vector, and of what else decides which are near."""
+    parts = [repr(min_similarity), *sorted(examples)]
+    for name, commit, _ in catalogs:
+        fingerprint = commit.properties[FINGERPRINT]
+        rebuilds = VectorTable(store, name, fingerprint).rebuild_count
+        parts += [name, fingerprint, str(rebuilds), str(commit.properties.get(REBUILDS))]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def _file_vectors(

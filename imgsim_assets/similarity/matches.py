@@ -193,7 +193,10 @@ class MatchStage:
             if needs_threshold(settings.evidence)
             else BY_EVIDENCE
         )
-        left, right = select_images(store, settings, self._root, catalogs)
+        selection = select_images(
+            store, settings, self._root, catalogs, table=self.table, latest=latest
+        )
+        left, right = selection.items
         fingerprint = embeddings.properties[FINGERPRINT]
         decisions = self._decisions(left_images, right_images)
         by_decisions = None
@@ -225,7 +228,8 @@ class MatchStage:
         recipe[DECISIONS] = decisions.digest
         # Whether decisions gave the threshold, which a declared one may equal.
         recipe[BY_DECISIONS] = True if by_decisions is not None else None
-        result = MaterializedResult.for_recipe(self.table, latest, recipe, list_keys)
+        made_by = {**recipe, **selection.recipe}
+        result = MaterializedResult.for_recipe(self.table, latest, made_by, list_keys)
         result = reused_if_found(result)
         versions |= {
             f"{self._left}/embeddings": embeddings.version,

@@ -6,18 +6,25 @@ Images that are left out stay in the record of a result's inputs, with the reaso
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from imgsim_assets.errors import CorruptFileError
 from imgsim_assets.similarity.calibration import CatalogItems
 from imgsim_assets.similarity.ignored import ignored_images
 from imgsim_assets.similarity.items import LEFT_OUT, VALUE, Items
+from imgsim_assets.similarity.materialized import LEFT_ITEMS, RIGHT_ITEMS, read_role
 from imgsim_assets.similarity.settings import ComparisonSettings, PairSettings
 from imgsim_assets.similarity.values import values_within
+from imgsim_assets.storage.commit import Commit
 from imgsim_assets.storage.store import Store
+from imgsim_assets.storage.table import Table
 
 # The reasons. The item has the same bytes under a lower number:
 REPEATED = "repeated"
@@ -29,6 +36,8 @@ IGNORED = "ignored"
 NO_VALUE = "no_value"
 # An earlier image of the item is compared, with compare: first:
 NOT_FIRST = "not_first"
+# Property of a result: what decided which images are as near to a listed one.
+_IGNORE_RULE = "ignore_rule"
 
 # An image that more than half of the items have tells none of them apart. Of fewer items than
 # these, more than half are too few to say so.
@@ -64,12 +73,13 @@ def compared(
         is_repeated = ~pl.struct("id", "sha256").is_first_distinct()
         reasons = pl.when(is_repeated).then(pl.lit(REPEATED))
     left_out = items.keys.with_columns(reasons.alias(LEFT_OUT))
+    # Before other reasons, so that the record of a result has all ignored images.
+    if ignored is not None:
+        left_out = _where(left_out, pl.lit(pl.Series(ignored)), IGNORED)
     if settings.max_shared is not None and left_out["sha256"].n_unique() < len(items):
         # An item counts once: its repeated images are null here.
         carriers = pl.when(pl.col(LEFT_OUT).is_null()).then(image).count().over("sha256")
         left_out = _where(left_out, carriers > settings.max_shared, SHARED)
-    if ignored is not None:
-        left_out = _where(left_out, pl.lit(pl.Series(ignored)), IGNORED)
     if values is not None:
         left_out = _where(left_out, pl.col(VALUE).is_null(), NO_VALUE)
     if has_several and settings.compare == "first":
@@ -79,31 +89,64 @@ def compared(
     return _narrowed(items, left_out[LEFT_OUT])
 
 
+class Selection(NamedTuple):
+    """The images of some catalogs that are compared.
+
+    Attributes:
+        items: `compared` of each catalog.
+        recipe: properties that a result of them has beside its settings.
+    """
+
+    items: list[Items]
+    recipe: Mapping[str, str | None]
+
+
 def select_images(
-    store: Store, settings: PairSettings, root: Path, catalogs: Sequence[CatalogItems]
-) -> list[Items]:
-    """`compared` of each catalog, with the values and the list that the settings name.
+    store: Store,
+    settings: PairSettings,
+    root: Path,
+    catalogs: Sequence[CatalogItems],
+    *,
+    table: Table | None = None,
+    latest: Commit | None = None,
+) -> Selection:
+    """The images that are compared, by the values and the list that the settings name.
 
     Args:
         store: the store of the catalogs.
         settings: which images and items are compared.
         root: the project's root, from which the paths of an ignore list start.
         catalogs: catalogs of one encoder.
+        table: a result of these catalogs; no vector of an image that it has decided is read.
+        latest: its latest commit.
 
     Raises:
         SettingsError: when the ignore list, or a file that it names, cannot be read.
         StoreError: when a catalog lacks a column of `within`.
     """
-    ignored = ignored_images(store, settings.ignore, root, catalogs)
-    return [
+    decided = partial(_decided_images, table, latest)
+    ignored = ignored_images(store, settings.ignore, root, catalogs, decided)
+    selected = [
         compared(
             each.items,
             settings,
             values=values_within(store, each.name, settings.within),
             ignored=mask,
         )
-        for each, mask in zip(catalogs, ignored, strict=True)
+        for each, mask in zip(catalogs, ignored.masks, strict=True)
     ]
+    return Selection(selected, {_IGNORE_RULE: ignored.rule})
+
+
+def _decided_images(table: Table | None, latest: Commit | None, rule: str) -> pl.DataFrame:
+    """The images (sha256) of a result, and whether the rule has decided that they are ignored."""
+    images = pl.DataFrame(schema={"sha256": pl.String, LEFT_OUT: pl.String})
+    if table is not None and latest is not None and latest.properties.get(_IGNORE_RULE) == rule:
+        with suppress(CorruptFileError):
+            recorded = [read_role(table, latest, role) for role in (LEFT_ITEMS, RIGHT_ITEMS)]
+            found = [each for each in recorded if each is not None]
+            images = pl.concat([images, *found], how="diagonal")
+    return images.select("sha256", is_near=(pl.col(LEFT_OUT) == IGNORED).fill_null(value=False))
 
 
 def _where(rows: pl.DataFrame, condition: pl.Expr, reason: str) -> pl.DataFrame:

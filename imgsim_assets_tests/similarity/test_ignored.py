@@ -1,14 +1,26 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+import polars as pl
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from imgsim_assets.encoders.settings import EncoderSettings
 from imgsim_assets.errors import SettingsError
+from imgsim_assets.similarity.duplicate_groups import GroupReport, GroupStage
+from imgsim_assets.similarity.graph import GraphReport, GraphStage
 from imgsim_assets.similarity.ignored import read_ignore_list
 from imgsim_assets.similarity.matches import MatchReport, MatchStage, match_table
-from imgsim_assets.similarity.settings import IgnoreSettings, MatchSettings
+from imgsim_assets.similarity.settings import (
+    GraphSettings,
+    GroupSettings,
+    IgnoreSettings,
+    MatchSettings,
+)
 from imgsim_assets.storage.store import Store
 from imgsim_assets_tests.support.catalogs import indexed, sha256_of, tiny
 from imgsim_assets_tests.support.images import encoded, jpeg, make_image
@@ -27,10 +39,14 @@ def _run(store: Store, root: Path, **ignore: object) -> MatchReport:
     return MatchStage(store, "pair", declared, left="left", right="right", root=root).run()
 
 
-def _matched(store: Store) -> list[str]:
-    commit = match_table(store, "pair").latest()
+def _rows(store: Store, name: str) -> pl.DataFrame:
+    commit = match_table(store, name).latest()
     assert commit is not None
-    return match_table(store, "pair").read(commit)["left_id"].to_list()
+    return match_table(store, name).read(commit)
+
+
+def _matched(store: Store) -> list[str]:
+    return _rows(store, "pair")["left_id"].to_list()
 
 
 @pytest.fixture
@@ -80,6 +96,92 @@ def test_list_is_an_input_of_the_next_run(shops: Store, tmp_path: Path) -> None:
     assert (first.changed, unchanged.changed) == (True, False)
     assert (listed.incremental, matched) == (True, ["a", "c", "n"])
     assert (emptied.incremental, _matched(shops)) == (True, ["a", "b", "c", "n"])
+
+
+def _delete_vectors(store: Store) -> None:
+    """Make every read of a vector fail."""
+    root = Path(store.url)
+    for path in [*root.glob("*/vectors/*/data/*"), *root.glob("**/*.faiss")]:
+        path.unlink()
+
+
+def _groups(store: Store, root: Path) -> GroupReport:
+    declared = GroupSettings.model_validate({"threshold": 0.9, "ignore": {"list": "ignore.csv"}})
+    return GroupStage(store, "left", declared, root=root).run()
+
+
+def _graph(store: Store, root: Path) -> GraphReport:
+    declared = GraphSettings.model_validate({"ignore": {"list": "ignore.csv"}})
+    return GraphStage(store, "left", declared, root=root).run()
+
+
+@pytest.mark.parametrize("run", [_run, _groups, _graph])
+def test_run_without_a_change_reads_no_vectors(
+    shops: Store, tmp_path: Path, run: Callable[[Store, Path], MatchReport]
+) -> None:
+    (tmp_path / "logo.jpg").write_bytes(jpeg(7))
+    (tmp_path / "ignore.csv").write_text(f"{sha256_of(LISTED)}\nlogo.jpg\n")
+    first = run(shops, tmp_path)
+    _delete_vectors(shops)
+
+    second = run(shops, tmp_path)
+
+    assert (first.changed, second.changed) == (True, False)
+    assert second.left_out == first.left_out
+
+
+def test_listed_image_without_a_match_costs_one_run(shops: Store, tmp_path: Path) -> None:
+    (tmp_path / "logo.jpg").write_bytes(jpeg(7))
+    (tmp_path / "ignore.csv").write_text(sha256_of(LISTED))
+    first = _run(shops, tmp_path)
+    (tmp_path / "ignore.csv").write_text(f"{sha256_of(LISTED)}\nlogo.jpg\n")
+    second = _run(shops, tmp_path)
+    _delete_vectors(shops)
+    third = _run(shops, tmp_path)
+
+    assert (second.incremental, third.changed) == (True, False)
+    assert second.data_version == first.data_version
+
+
+def test_shared_image_that_is_near_stays_ignored(store: Store, tmp_path: Path) -> None:
+    for name in ("left", "right"):
+        indexed(store, name, {"a": LISTED, "n": NEAR, "m": NEAR, **OTHERS}, HOG)
+    (tmp_path / "ignore.csv").write_text(sha256_of(LISTED))
+
+    def run(max_shared: int | None) -> MatchReport:
+        declared = MatchSettings.model_validate(
+            {"threshold": 0.9, "max_shared": max_shared, "ignore": {"list": "ignore.csv"}}
+        )
+        return MatchStage(store, "pair", declared, left="left", right="right", root=tmp_path).run()
+
+    assert run(1).left_out == {"ignored": 6}
+    assert run(None).left_out == {"ignored": 6}
+
+
+@given(data=st.data())
+def test_update_ignores_what_a_rebuild_ignores(data: st.DataObject) -> None:
+    pool = {str(number): jpeg(number) for number in range(4)}
+    pool |= {f"near {key}": encoded(make_image(int(key)), "JPEG", quality=60) for key in pool}
+    chosen = st.sets(st.sampled_from(sorted(pool)), min_size=1)
+    with TemporaryDirectory() as folder:
+        store, root = Store.open(Path(folder) / "store"), Path(folder)
+        for _ in range(3):
+            for name in ("left", "right"):
+                indexed(store, name, {key: pool[key] for key in data.draw(chosen)}, HOG)
+            listed = [sha256_of(pool[key]) for key in data.draw(chosen)]
+            (root / "ignore.csv").write_text("\n".join(listed))
+            updated = _run(store, root)
+            rows = _rows(store, "pair")
+            declared = MatchSettings.model_validate(
+                {"threshold": 0.9, "ignore": {"list": "ignore.csv"}}
+            )
+            fresh = f"rebuilt{updated.version}"
+            rebuilt = MatchStage(
+                store, fresh, declared, left="left", right="right", root=root
+            ).run()
+
+            assert updated.left_out == rebuilt.left_out
+            assert rows.equals(_rows(store, fresh))
 
 
 def test_custom_encoder_is_not_loaded_for_a_listed_file(store: Store, tmp_path: Path) -> None:

@@ -193,7 +193,8 @@ def _linked_images(
     if not edges.height:
         return left_out
     index, images = items.from_index(store, name)
-    (nodes,) = select_images(store, settings, root, [CatalogItems(name, index, images)])
+    catalog = CatalogItems(name, index, images)
+    (nodes,) = select_images(store, settings, root, [catalog]).items
     below = best_candidates(nodes, nodes, edges["src_id"], exclude_self=True)
     histogram = charts.similarity_histogram(
         edges["similarity"], report.threshold, below["similarity"]
