@@ -18,7 +18,10 @@ Path = tuple[str | int, ...]
 # Names the place of a key in the YAML file.
 Locate = Callable[[Sequence[str | int]], str]
 
-_TEMPLATE = {"type": "string", "pattern": r"\{\{", "description": "a template"}
+_TEXT = {"type": "string"}
+_TEMPLATE = {"type": "string", "description": "a template"}
+# Text without a template.
+_IS_PLAIN = {"not": {"pattern": r"\{\{"}}
 _ANNOTATIONS = ("title", "description", "default", "examples")
 _RESOLVED_FOR_EACH_ASSET = ("translation",)
 # Text behind this character is not read as a Python literal, which Dagster does otherwise.
@@ -87,9 +90,48 @@ def _value_or_template(schema: Mapping[str, Any]) -> dict[str, Any]:
     if any(map(_is_secret, choices)):
         # Any value is valid here, because an error of the schema would show it.
         return {**annotations, "format": "password", "writeOnly": True}
-    if {"type": "string"} in choices or not any(choices):
-        return {**annotations, **value, **({"anyOf": choices} if len(choices) > 1 else choices[0])}
-    return {**annotations, "anyOf": [*choices, _TEMPLATE]}
+    if not all("type" in choice for choice in choices) or choices == [_TEXT]:
+        return {**annotations, **({"anyOf": choices} if len(choices) > 1 else choices[0])}
+    checks = _checks(choices)
+    return {
+        **annotations,
+        "anyOf": _shown(choices) if checks else choices,
+        **({"allOf": checks} if checks else {}),
+    }
+
+
+def _shown(choices: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The choices of a value for documentation, which admit what `_checks` has better errors for.
+
+    An error of `anyOf` says only that no choice is valid.
+    """
+    scalars = [
+        {key: each[key] for key in each if key in ("type", "enum", "const", "description")}
+        if each["type"] in ("integer", "number", "string")
+        else each
+        for each in choices
+    ]
+    template = [] if _TEXT in choices else [_TEMPLATE]
+    nested = {each["type"] for each in choices} & {"object", "array"}
+    return [*scalars, *template, *({"type": name} for name in sorted(nested))]
+
+
+def _checks(choices: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Schemas that are applied by the type of the value, so that an error names what is wrong."""
+    of_types: dict[str, list[Mapping[str, Any]]] = {}
+    for each in choices:
+        of_types.setdefault(each["type"], []).append(each)
+    if "string" not in of_types:
+        names = list(of_types)
+        of_types["string"] = [{"type": names[0] if len(names) == 1 else names}]
+    return [
+        {
+            "if": {"type": name, **(_IS_PLAIN if name == "string" else {})},
+            "then": {"anyOf": of_type} if len(of_type) > 1 else of_type[0],
+        }
+        for name, of_type in of_types.items()
+        if of_type != [{"type": name}]
+    ]
 
 
 def _is_secret(schema: Any) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from jsonschema import Draft202012Validator
 
 from imgsim_assets.components.image_catalog.component import ImageCatalogComponent
 from imgsim_assets.components.match_matrix.component import MatchMatrixComponent
@@ -130,9 +131,46 @@ def test_dg_checks_accept_templates_and_reject_other_text(project: Project) -> N
     code, output = _dg(project, "check", "yaml")
 
     assert code == 1
-    assert "'four' is not valid under any of the given schemas" in output
+    assert "'four' is not of type 'integer'" in output
     assert output.count("defs.yaml:") == 1
     assert _SECRET not in output
+
+
+@pytest.mark.parametrize(
+    ("component", "declared", "expected"),
+    [
+        (
+            MatchMatrixComponent,
+            {"method": "exactt"},
+            "method: 'exactt' is not one of ['exact', 'approximate']",
+        ),
+        (MatchMatrixComponent, {"threshold": 2}, "threshold: 2 is greater than the maximum of 1"),
+        (MatchMatrixComponent, {"compute": "rya"}, "compute: 'rya' is not one of ['local', 'ray']"),
+        (
+            ImageCatalogComponent,
+            {"groups": {"linkage": "star", "canonical": ["{{ env.RULE }}", "bytes"]}},
+            "groups.canonical.1: 'bytes' is not one of "
+            "['largest_resolution', 'largest_file', 'first_seen']",
+        ),
+        (
+            ImageCatalogComponent,
+            {"groups": {"linked": "star"}},
+            "groups: Additional properties are not allowed ('linked' was unexpected)",
+        ),
+        (ImageCatalogComponent, {"groups": "yes"}, "groups: 'yes' is not of type 'object', 'null'"),
+    ],
+)
+def test_error_of_the_schema_names_the_key_and_what_is_allowed(
+    component: type[dg.Component], declared: dict[str, Any], expected: str
+) -> None:
+    model = component.get_model_cls()
+    assert model is not None
+    schema = model.model_json_schema() | {"required": []}
+
+    errors = Draft202012Validator(schema).iter_errors(declared)
+
+    found = [f"{'.'.join(map(str, error.absolute_path))}: {error.message}" for error in errors]
+    assert found == [expected]
 
 
 @pytest.mark.slow
