@@ -13,7 +13,7 @@ from imgsim_assets.cli.main import EXIT_PROBLEMS_FOUND
 from imgsim_assets.cli.terminal import echo
 from imgsim_assets.pipeline.reviewed import find_reviewed
 from imgsim_assets.pipeline.reviews import import_reviews
-from imgsim_assets.reviews.table import VERDICTS, read_reviews
+from imgsim_assets.reviews.table import VERDICTS, read_reviews, without_contradictions
 from imgsim_assets.storage.store import Store
 from imgsim_assets.text import counted
 
@@ -59,7 +59,7 @@ def import_command(
     else:
         known = report.rows - report.added - report.unknown
         echo(
-            f"{result}: {report.added} new decisions"
+            f"{result}: {counted(report.added, 'new decision')}"
             + (f", {known} known already" if known else "")
             + f" (reviews/{result} version {report.version})"
         )
@@ -80,7 +80,7 @@ def import_command(
 def export_command(result: str, file: str, store: Store) -> None:
     """Write all decisions about a result to FILE (.csv, .tsv, .parquet, .jsonl)."""
     table = find_reviewed(store, result).decisions(store)
-    reviews = read_reviews(table, table.latest())
+    reviews = without_contradictions(read_reviews(table, table.latest()))
     output.write_frame(reviews, file)
     counts = dict(reviews["verdict"].value_counts().iter_rows())
     listed = ", ".join(f"{counts[name]} {name}" for name in VERDICTS if name in counts)

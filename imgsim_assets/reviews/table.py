@@ -87,6 +87,16 @@ def read_reviews(table: Table, commit: Commit | None) -> pl.DataFrame:
     return rows.select(list(SCHEMA)).unique(maintain_order=True).sort(_ORDER, nulls_last=False)
 
 
+def without_contradictions(reviews: pl.DataFrame) -> pl.DataFrame:
+    """The decisions of `read_reviews` without those that never count.
+
+    Of a person's verdicts about a pair at one time the last one does. A file with all of them would
+    contradict itself.
+    """
+    at_once = [*PAIR, "reviewer", "decided_at"]
+    return reviews.filter(pl.col("verdict") == pl.col("verdict").last().over(at_once))
+
+
 def add_reviews(table: Table, rows: pl.DataFrame) -> tuple[Commit | None, int]:
     """Add decisions (SCHEMA); a decision that the table has already is not added again.
 

@@ -128,7 +128,7 @@ def test_a_decision_about_an_unknown_item_is_left_out_and_told(shell: Shell) -> 
     result = shell("review", "import", name, "verdicts.csv")
 
     assert result.code == 3
-    assert "1 new decisions" in result.out
+    assert "1 new decision (" in result.out
     assert (
         "1 about items that are not there, or have no image, were left out: right_id 'nobody' of"
         in result.out

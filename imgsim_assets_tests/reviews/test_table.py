@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from imgsim_assets.reviews.files import read_verdicts
 from imgsim_assets.reviews.table import (
     SCHEMA,
     VERDICTS,
@@ -19,6 +20,7 @@ from imgsim_assets.reviews.table import (
     read_reviews,
     reviews_table,
     unknown_reviews,
+    without_contradictions,
 )
 from imgsim_assets.storage.gc import collect_garbage
 from imgsim_assets.storage.settings import RetentionPolicy
@@ -52,6 +54,21 @@ def test_of_decisions_at_the_same_time_that_of_the_last_reviewer_by_name_counts(
     rows = _reviews(("l", "r", "different", "ann", 1), ("l", "r", "match", "bob", 1))
 
     assert latest_decisions(rows)["reviewer"].to_list() == ["bob"]
+
+
+def test_of_a_persons_verdicts_at_one_time_the_last_is_exported(tmp_path: Path) -> None:
+    table = reviews_table(Store.open(tmp_path / "store"), "a__b")
+    tied = [("l", "r", verdict, "ann", 1) for verdict in ("match", "different")]
+    others = [("l", "r", "match", "bob", 1), ("l", "r", "unsure", "ann", 0)]
+    commit, _ = add_reviews(table, _reviews(*tied, *others))
+
+    rows = without_contradictions(read_reviews(table, commit))
+
+    said = rows.select("verdict", "reviewer").rows()
+    assert said == [("unsure", "ann"), ("match", "ann"), ("match", "bob")]
+    assert latest_decisions(rows).equals(latest_decisions(read_reviews(table, commit)))
+    rows.write_parquet(tmp_path / "export.parquet")
+    assert read_verdicts(tmp_path / "export.parquet").height == rows.height
 
 
 def test_a_decision_that_was_taken_back_does_not_count() -> None:
