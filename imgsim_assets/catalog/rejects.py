@@ -66,10 +66,20 @@ def _rejected(rows: pl.DataFrame, kind: str) -> pl.DataFrame:
         pl.lit(kind).alias("rejected"),
         pl.col(REASON).alias("reason"),
         pl.col(DETAIL).alias("detail"),
-        pl.format("id={} url={}", pl.col("id").fill_null(""), pl.col("url").fill_null("")).alias(
-            "text"
-        ),
+        _text(rows).alias("text"),
     )
+
+
+def _text(rows: pl.DataFrame) -> pl.Expr:
+    """The id, the URL and the carried cells of rows, by column."""
+    cells = cs.string() | cs.numeric() | cs.boolean() | cs.temporal()
+    own = cs.by_name("id", "url") | cs.starts_with("__")
+    carried = [
+        pl.format(" {}={}", pl.lit(name), pl.col(name).cast(pl.String)).fill_null("")
+        for name in cs.expand_selector(rows, cells - own)
+    ]
+    places = [pl.col(name).fill_null("") for name in ("id", "url")]
+    return pl.concat_str(pl.format("id={} url={}", *places), *carried)
 
 
 def mask_credentials(rows: pl.DataFrame, columns: Selector) -> pl.DataFrame:
