@@ -90,7 +90,10 @@ def _show(description: EncoderDescription, *, as_json: bool) -> None:
         show_json(description)
         return
     unknown = "known when it is loaded"
-    no_weights = "none needed" if description.name == HOG_COLOR else "not on this machine"
+    no_weights = "none needed"
+    if description.name != HOG_COLOR:
+        pull = f"imgsim encoder pull {description.name}"
+        no_weights = f"not on this machine; '{pull}' downloads them"
     texts = {
         "threshold": "not measured; match tables measure one on their catalogs",
         "dim": unknown,
