@@ -62,5 +62,5 @@ def command(repairs: bool, sample_size: int, store: Store, as_json: bool, quiet:
             echo(f"{problem.location}: {problem.message}")
         for warning in report.warnings:
             echo(f"{warning.location}: warning: {warning.message}")
-        echo(f"{len(report.problems)} problems" if report.problems else "no problems")
+        echo(counted(len(report.problems), "problem") if report.problems else "no problems")
     return EXIT_PROBLEMS_FOUND if report.problems else 0

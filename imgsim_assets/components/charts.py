@@ -18,6 +18,7 @@ from imgsim_assets.images.small_chart import MAX_BINS, small_histogram
 from imgsim_assets.similarity.items import Items
 from imgsim_assets.similarity.orientations import best_cosine_matrix
 from imgsim_assets.storage.store import Store
+from imgsim_assets.text import counted
 
 _PAIRS_PER_ROW = 4
 
@@ -107,7 +108,7 @@ def similarity_histogram(
     low = min(float(values.min(initial=1.0)), threshold if threshold is not None else 1.0)
     low = float(np.floor(low * 20) / 20) if low < 1 else 0.95
     counts, _ = np.histogram(values, bins=MAX_BINS, range=(low, 1.0))
-    title = f"{len(similarity):,} pairs"
+    title = counted(len(similarity), "pair")
     if len(candidates):
         title += f", {len(candidates):,} below"
     return small_histogram(counts.tolist(), low, 1.0, title=title, cutoff=threshold)

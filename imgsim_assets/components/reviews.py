@@ -12,6 +12,7 @@ import dagster as dg
 
 from imgsim_assets.components.asset_kwargs import AssetSettings, asset_kwargs
 from imgsim_assets.components.observed_input import Observation, ObservedInput, warn_if_missing
+from imgsim_assets.text import counted
 
 if TYPE_CHECKING:
     from imgsim_assets.pipeline.reviews import ImportReport
@@ -70,8 +71,8 @@ class DeclaredReviews:
         report = self._import(store)
         if report is not None and report.unknown:
             log.warning(
-                f"{self.file}: {report.unknown} decisions are about items that are not there, or "
-                f"have no image: {', '.join(report.first_unknown)}"
+                f"{self.file}: {counted(report.unknown, 'decision')} about items that are not "
+                f"there, or have no image: {', '.join(report.first_unknown)}"
             )
 
     def _import(self, store: Store) -> ImportReport | None:

@@ -10,6 +10,7 @@ from typing import Any
 import dagster as dg
 
 from imgsim_assets.progress import Log
+from imgsim_assets.text import counted
 
 LOGGER = "imgsim"
 # The class of an error of this package, before its message.
@@ -49,7 +50,8 @@ def _describe(materialization: dg.AssetMaterialization) -> str:
     if "changed" not in metadata:
         return f"{name}{shard}: materialized"
     changed = "changed" if metadata["changed"] else "unchanged"
-    return f"{name}{shard}: {metadata.get('dagster/row_count')} rows, {changed}"
+    rows = metadata.get("dagster/row_count")
+    return f"{name}{shard}: {counted(rows, 'row') if rows is not None else 'no rows'}, {changed}"
 
 
 def failure_messages(result: dg.ExecuteInProcessResult) -> dict[str, str]:

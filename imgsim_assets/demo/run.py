@@ -14,6 +14,7 @@ from imgsim_assets.components.local_run import run_project
 from imgsim_assets.components.metadata import SERVE_URL
 from imgsim_assets.storage.reader import read_table
 from imgsim_assets.storage.store import Store
+from imgsim_assets.text import counted
 
 
 def run(root: Path) -> int:
@@ -69,7 +70,7 @@ def _counts(rows: pl.LazyFrame, column: str) -> pl.DataFrame:
 
 def _show_matches(store: Store, name: str, root: Path) -> None:
     matches = read_table(name, store=store).collect()
-    print(f"\n{name}: {matches.height} matches, the most similar first")
+    print(f"\n{name}: {counted(matches.height, 'match', 'matches')}, the most similar first")
     ordered = matches.sort(["similarity", "left_id"], descending=[True, False])
     print(ordered.select("left_id", "right_id", "similarity").head(10))
     if matches.height:

@@ -347,7 +347,8 @@ class ShardDownloader:
         if breaker.state is BreakerState.OPEN:
             pause = self._settings.circuit_breaker_cooldown_s
             self._log(
-                f"{host}: {breaker.failures} failures in a row, the last: {breaker.reason}; "
+                f"{host}: {counted(breaker.failures, 'failure')} in a row, the last: "
+                f"{breaker.reason}; "
                 f"the next request is sent after {pause:g} s"
             )
             self._queues.set_concurrency(host, 1)

@@ -89,7 +89,8 @@ def export_onnx(
         if not result.difference <= _TOLERANCE:
             raise EncoderError(
                 f"the distances of the exported graph differ from the model's by "
-                f"{result.difference:.2g} over {result.images} images; nothing was written"
+                f"{result.difference:.2g} over {counted(result.images, 'image')}; nothing was "
+                "written"
             )
         staged.replace(target)
     finally:

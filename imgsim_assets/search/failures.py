@@ -76,7 +76,7 @@ def _items_without_image(failures: Sequence[Failure], rows: ItemRows) -> str:
     is_usable[[failure.position for failure in failures]] = False
     items = len(np.unique(rows.item))
     omitted = items - len(np.unique(rows.item[is_usable]))
-    return f", and {omitted} of {items} items without another image" if omitted else ""
+    return f", and {omitted} of {counted(items, 'item')} without another image" if omitted else ""
 
 
 def _caller_stacklevel() -> int:

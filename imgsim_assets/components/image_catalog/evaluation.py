@@ -13,6 +13,7 @@ from imgsim_assets.components.retries import retry_faults
 from imgsim_assets.components.store.resource import TABLE_ASSET
 from imgsim_assets.encoders.settings import EVALUATION_VERSION, EvaluationSettings
 from imgsim_assets.pipeline.check_names import THRESHOLD_CALIBRATED
+from imgsim_assets.text import counted
 
 if TYPE_CHECKING:
     from imgsim_assets.evaluation.stage import EncoderEvaluation
@@ -99,7 +100,7 @@ def _describe(store: "Store", name: str, evaluation: "EncoderEvaluation") -> dic
                 np.add.reduceat(evaluation.null_counts, starts).tolist(),
                 -1,
                 1,
-                title=f"{evaluation.pairs:,} pairs of different images",
+                title=f"{counted(evaluation.pairs, 'pair')} of different images",
                 cutoff=evaluation.threshold,
             ),
             "null distribution",

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from imgsim_assets.text import counted
+
 
 class BreakerState(Enum):
     """What may be requested: everything, nothing yet, one probe, nothing more in this run."""
@@ -56,7 +58,7 @@ class CircuitBreaker:
         """
         self.failures += 1
         if self.state is BreakerState.HALF_OPEN and is_probe:
-            self.skip(f"{self.failures} failures in a row, the last: {reason}")
+            self.skip(f"{counted(self.failures, 'failure')} in a row, the last: {reason}")
             return True
         if self.state is BreakerState.CLOSED and self.failures >= self.threshold:
             self.state = BreakerState.OPEN

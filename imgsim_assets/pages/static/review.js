@@ -111,7 +111,7 @@ function showSummary(summary) {
   reviewer.setProxied(summary.reviewer);
   const date = new Date(summary.committed_at).toLocaleString("en-GB", { dateStyle: "medium", timeStyle: "short" });
   const count = summary.matches.toLocaleString("en");
-  byId("summary").textContent = `${summary.left} \u2192 ${summary.right}: ${count} matches, mode ${summary.mode}, threshold ${summary.threshold.toFixed(3)}, version ${summary.version} of ${date}`;
+  byId("summary").textContent = `${summary.left} \u2192 ${summary.right}: ${count} ${summary.matches === 1 ? "match" : "matches"}, mode ${summary.mode}, threshold ${summary.threshold.toFixed(3)}, version ${summary.version} of ${date}`;
   const links = [
     ["Asset in Dagster", summary.asset_url],
     ["run of this version", summary.run_url],
