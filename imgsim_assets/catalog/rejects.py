@@ -74,9 +74,10 @@ def _text(rows: pl.DataFrame) -> pl.Expr:
     """The id, the URL and the carried cells of rows, by column."""
     cells = cs.string() | cs.numeric() | cs.boolean() | cs.temporal()
     own = cs.by_name("id", "url") | cs.starts_with("__")
+    texts = {name: pl.col(name).cast(pl.String) for name in cs.expand_selector(rows, cells - own)}
     carried = [
-        pl.format(" {}={}", pl.lit(name), pl.col(name).cast(pl.String)).fill_null("")
-        for name in cs.expand_selector(rows, cells - own)
+        pl.when(text != "").then(pl.format(" {}={}", pl.lit(name), text)).otherwise(pl.lit(""))
+        for name, text in texts.items()
     ]
     places = [pl.col(name).fill_null("") for name in ("id", "url")]
     return pl.concat_str(pl.format("id={} url={}", *places), *carried)

@@ -120,7 +120,11 @@ def test_carried_columns_may_have_names_of_the_rejects_table(tmp_path: Path, nam
     result = validate(tmp_path, "a.csv")
 
     assert result.rows.to_dicts() == [{"id": "1", "url": "u1", name: "x"}]
-    assert result.rejects.select("file", "line", "text").row(0) == ("a.csv", 3, "id=2 url=")
+    assert result.rejects.select("file", "line", "text").row(0) == (
+        "a.csv",
+        3,
+        f"id=2 url= {name}=lost",
+    )
 
 
 def test_objects_without_keys_are_rejected(tmp_path: Path) -> None:
