@@ -50,7 +50,7 @@ def _describe(materialization: dg.AssetMaterialization) -> str:
     if "changed" not in metadata:
         return f"{name}{shard}: materialized"
     changed = "changed" if metadata["changed"] else "unchanged"
-    rows = metadata.get("dagster/row_count")
+    rows: Any = metadata.get("dagster/row_count")
     return f"{name}{shard}: {counted(rows, 'row') if rows is not None else 'no rows'}, {changed}"
 
 
