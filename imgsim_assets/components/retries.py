@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import dagster as dg
 
-from imgsim_assets.errors import describe_error
+from imgsim_assets.errors import ComputeError, describe_error
 
 C = TypeVar("C", bound=Callable[..., Any])
 
@@ -74,6 +74,8 @@ def is_fault(error: BaseException) -> bool:
     """Whether an error, or one that caused it, is a fault of the network or the store."""
     link: BaseException | None = error
     while link is not None:
+        if isinstance(link, ComputeError):
+            return False  # somebody has to start the cluster, or to set its address
         if isinstance(link, ConnectionError | TimeoutError) or _is_connection_error(link):
             return True
         if isinstance(link, OSError) and link.errno in _FAULTS:

@@ -17,7 +17,7 @@ from typing import Any, Self, TypeVar
 from imgsim_assets import __version__
 from imgsim_assets.compute.device import use_device
 from imgsim_assets.compute.runner import TaskKind
-from imgsim_assets.compute.settings import RAY_ADDRESS, ComputeSettings
+from imgsim_assets.compute.settings import ADDRESSES, RAY_ADDRESS, ComputeSettings
 from imgsim_assets.compute.worker import run_task
 from imgsim_assets.errors import ComputeError, SettingsError, one_line
 from imgsim_assets.progress import Log, Progress, silent
@@ -34,7 +34,7 @@ _MIN_SLOTS = 8
 _POLL_S = 1.0
 # Without a result for so long, it is said if no node has what a task needs.
 _STALLED_POLLS = 15
-_CONNECT_S = 20.0
+_CONNECT_S = 5.0
 # How long the end of a step waits for the workers of its tasks to exit.
 _CANCEL_S = 10.0
 _MIB = 2**20
@@ -139,7 +139,8 @@ class RayRunner:
                 raise ComputeError(
                     f"compute: ray: no Ray cluster can be reached at {self._address!r} "
                     f"({RAY_ADDRESS}): {one_line(error)}; start one with 'ray start --head', or "
-                    "set the variable to its address, and RAY_AUTH_MODE=token if it has a token"
+                    f"set the variable to {ADDRESSES}; set RAY_AUTH_MODE=token if the cluster has "
+                    "a token"
                 ) from error
         return ray
 

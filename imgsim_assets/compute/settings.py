@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -13,6 +14,13 @@ from imgsim_assets.settings import Settings
 
 # Environment variable: the address of the Ray cluster.
 RAY_ADDRESS = "IMGSIM_RAY_ADDRESS"
+# The cores of this machine; a cluster of which this machine is a node; a host and its port.
+_ADDRESS = re.compile(r"local|auto|(ray://)?([^\s:/\[\]]+|\[[^\s/\[\]]+\]):\d{1,5}")
+# What a person may set it to.
+ADDRESSES = (
+    "host:6379 on a machine of the cluster, ray://host:10001 elsewhere, or local for the cores of "
+    "this machine"
+)
 EngineName = Literal["local", "ray"]
 # Keys of what a task of a cluster occupies; a local task has what the process has.
 _CLUSTER_KEYS = ("cpus_per_task", "gpus_per_task", "memory_per_task_mib", "retries")
@@ -69,12 +77,11 @@ class ComputeSettings(Settings):
             return None
         if importlib.util.find_spec("ray") is None:
             return "ray is not installed; run: pip install 'imgsim_assets[ray]'"
-        if not os.environ.get(RAY_ADDRESS):
-            return (
-                f"the environment variable {RAY_ADDRESS} is not set; set it to the address of the "
-                "Ray cluster: host:6379 on a machine of the cluster, ray://host:10001 elsewhere, "
-                "or local for the cores of this machine"
-            )
+        address = os.environ.get(RAY_ADDRESS)
+        if not address:
+            return f"the environment variable {RAY_ADDRESS} is not set; set it to {ADDRESSES}"
+        if not _ADDRESS.fullmatch(address):
+            return f"{RAY_ADDRESS}: {address!r} is no address of a Ray cluster; give {ADDRESSES}"
         return None
 
 

@@ -12,7 +12,7 @@ from botocore.exceptions import EndpointConnectionError
 from yarl import URL
 
 from imgsim_assets.components.retries import is_fault, retry_faults
-from imgsim_assets.errors import SourceError, StoreError
+from imgsim_assets.errors import ComputeError, SourceError, StoreError
 
 
 def _http_error(status: int) -> aiohttp.ClientResponseError:
@@ -51,6 +51,7 @@ def test_faults_of_network_and_store(error: Exception) -> None:
         PermissionError(errno.EACCES, "permission denied"),
         _http_error(404),
         SourceError("the source has no usable row"),
+        _caused_by(ComputeError("no Ray cluster can be reached"), ConnectionRefusedError()),
     ],
 )
 def test_errors_that_would_come_again(error: Exception) -> None:

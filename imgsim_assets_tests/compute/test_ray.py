@@ -1,4 +1,4 @@
-"""A Ray cluster of two nodes, each of one core: real processes, which are killed."""
+"""Tasks on a Ray cluster, whose workers and nodes are killed."""
 
 from __future__ import annotations
 
@@ -33,39 +33,25 @@ from imgsim_assets_tests.support.compute_tasks import (
     square,
     wait_for_release,
 )
-from imgsim_assets_tests.support.ray_cluster import RayCluster, running
+from imgsim_assets_tests.support.ray_cluster import RayCluster
 from imgsim_assets_tests.support.scenes import jpeg, png, scene
 
 pytestmark = pytest.mark.slow
-ray = pytest.importorskip("ray")
+pytest.importorskip("ray")
 _RAY = ComputeSettings(engine="ray")
 _KIND = TaskKind("tests")
 _TIMEOUT_S = 120.0
 
 
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[RayCluster]:
-    """Two nodes, which no test kills."""
-    with running(nodes=2) as cluster:
-        yield cluster
+@pytest.fixture(params=["node", "client"])
+def address(cluster: RayCluster, request: pytest.FixtureRequest) -> str:
+    """The address of the cluster, on a machine of it and elsewhere."""
+    return cluster.address if request.param == "node" else cluster.client_address
 
 
 @pytest.fixture
-def mortal_cluster() -> Iterator[RayCluster]:
-    """Two nodes, which a test may kill."""
-    with running(nodes=2) as cluster:
-        yield cluster
-
-
-@pytest.fixture(autouse=True)
-def _no_connection_is_left() -> Iterator[None]:
-    yield
-    ray.shutdown()
-
-
-@pytest.fixture
-def runner(cluster: RayCluster) -> RayRunner:
-    return RayRunner(cluster.address, _RAY)
+def runner(address: str) -> RayRunner:
+    return RayRunner(address, _RAY)
 
 
 def _await(condition: Callable[[], bool], what: str) -> None:
@@ -156,17 +142,17 @@ def test_tasks_of_a_killed_node_are_run_again(mortal_cluster: RayCluster, tmp_pa
     assert found == [1, 2, 3, 4]
 
 
-def test_task_that_is_lost_again_and_again_is_one_message(cluster: RayCluster) -> None:
-    runner = RayRunner(cluster.address, ComputeSettings(engine="ray", retries=1))
+def test_task_that_is_lost_again_and_again_is_one_message(address: str) -> None:
+    runner = RayRunner(address, ComputeSettings(engine="ray", retries=1))
 
     with pytest.raises(ComputeError, match="tests: a task was lost 2 times with its worker"):
         list(runner.map(die, [1], _KIND))
 
 
 def test_leaving_the_context_kills_the_workers_of_running_tasks(
-    cluster: RayCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("IMGSIM_RAY_ADDRESS", cluster.address)
+    monkeypatch.setenv("IMGSIM_RAY_ADDRESS", address)
 
     with use_compute(_RAY):
         work = partial(wait_for_release, tmp_path)
@@ -179,9 +165,9 @@ def test_leaving_the_context_kills_the_workers_of_running_tasks(
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_stopped_process_stops_its_tasks(
-    cluster: RayCluster, tmp_path: Path, number: signal.Signals
+    address: str, tmp_path: Path, number: signal.Signals
 ) -> None:
-    command = [sys.executable, "-m", compute_tasks.__name__, cluster.address, str(tmp_path)]
+    command = [sys.executable, "-m", compute_tasks.__name__, address, str(tmp_path)]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
         workers = _started(tmp_path, 1, 2)
 
@@ -199,15 +185,18 @@ def test_handler_of_sigterm_stays(runner: RayRunner) -> None:
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_cluster_that_cannot_be_reached_is_one_message() -> None:
-    runner = RayRunner("127.0.0.1:1", _RAY)
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "no-such-host.invalid:1"])
+def test_cluster_that_cannot_be_reached_is_one_message(address: str) -> None:
+    runner = RayRunner(address, _RAY)
 
-    with pytest.raises(ComputeError, match=r"no Ray cluster can be reached at '127.0.0.1:1'"):
+    with pytest.raises(ComputeError, match=f"no Ray cluster can be reached at '{address}'") as told:
         list(runner.map(square, [1], _KIND))
+
+    assert "set the variable to host:6379 on a machine of the cluster" in str(told.value)
 
 
 def test_task_that_no_node_can_run_says_what_it_waits_for(
-    cluster: RayCluster, monkeypatch: pytest.MonkeyPatch
+    address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class EnoughError(Exception):
         pass
@@ -216,7 +205,7 @@ def test_task_that_no_node_can_run_says_what_it_waits_for(
         raise EnoughError(line)
 
     monkeypatch.setattr(ray_runner, "_STALLED_POLLS", 1)
-    runner = RayRunner(cluster.address, ComputeSettings(engine="ray", gpus_per_task=1), stop)
+    runner = RayRunner(address, ComputeSettings(engine="ray", gpus_per_task=1), stop)
 
     with pytest.raises(EnoughError, match="waiting for a node with 1 CPUs, 1 GPUs"):
         list(runner.map(square, [1], TaskKind("tests", uses_gpu=True)))

@@ -7,54 +7,80 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from imgsim_assets.compute.ray import RayRunner
+from imgsim_assets.compute.runner import TaskKind
 from imgsim_assets.compute.settings import ComputeSettings
 from imgsim_assets.compute.tasks import use_compute
+from imgsim_assets.index.settings import IndexSettings
+from imgsim_assets.index.stage import IndexStage
 from imgsim_assets.similarity.graph import GraphStage
-from imgsim_assets.similarity.matches import MatchStage
-from imgsim_assets.similarity.settings import GraphSettings, MatchSettings
+from imgsim_assets.similarity.settings import GraphSettings, GroupSettings, MatchSettings
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import Table
-from imgsim_assets_tests.support.ray_cluster import RayCluster, running
+from imgsim_assets_tests.support.compared_stores import (
+    CASES_OF_IMAGES,
+    Case,
+    case,
+    files_of,
+    graph,
+    groups,
+    matches,
+    write_images,
+)
+from imgsim_assets_tests.support.ray_cluster import RayCluster
 from imgsim_assets_tests.support.tables import latest_commit
-from imgsim_assets_tests.support.vector_catalog import write_catalog
+from imgsim_assets_tests.support.vector_catalog import write_catalog, write_ledger
 from imgsim_assets_tests.support.vectors import families
 
 pytestmark = pytest.mark.slow
-ray = pytest.importorskip("ray")
+pytest.importorskip("ray")
 _RAY = ComputeSettings(engine="ray")
 _TIMEOUT_S = 300.0
 _ROWS = 24_000
-_MATCHES = [
-    MatchSettings(threshold=0.9),
-    MatchSettings(threshold=0.9, mode="all"),
-    MatchSettings(threshold=0.9, mode="mutual"),
-]
+_MEASURED = ["join", "nearest items"]
+_IVF = IndexSettings(kind="ivf", min_items=1)
+_CASES_OF_VECTORS = {
+    "best": matches(MatchSettings(threshold=0.9)),
+    "all": matches(MatchSettings(threshold=0.9, mode="all")),
+    "top_k": matches(MatchSettings(threshold=None, mode="top_k", k=3)),
+    "mutual": matches(MatchSettings(threshold=0.9, mode="mutual")),
+    "one_to_one": matches(MatchSettings(threshold=0.9, mode="one_to_one")),
+    "mean_best": matches(MatchSettings(threshold=0.9, compare="mean_best")),
+    "auto matches": matches(MatchSettings(threshold="auto"), _MEASURED),
+    "approximate matches": matches(MatchSettings(threshold=0.9, method="approximate")),
+    "graph": graph(GraphSettings(k=5)),
+    "auto graph": graph(GraphSettings(k=5, threshold="auto"), _MEASURED),
+    "approximate graph": graph(GraphSettings(k=5, method="approximate")),
+    "groups": groups(GroupSettings(threshold=0.9)),
+    "star groups": groups(GroupSettings(threshold=0.9, linkage="star")),
+    "auto groups": groups(GroupSettings(), _MEASURED),
+    "approximate groups": groups(GroupSettings(threshold=0.9, method="approximate")),
+    "index": case(lambda store: IndexStage(store, "shop", _IVF), ["inverted lists"]),
+}
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store of two catalogs of several blocks, whose graph and match tables one machine has."""
+    """A store of two catalogs of several blocks."""
     store = Store.open(tmp_path_factory.mktemp("built"))
     for seed, name in enumerate(("shop", "suppliers")):
         write_catalog(store, name, families(_ROWS, 64, seed))
+        write_ledger(store, name, _ROWS)
     return Path(store.url)
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[RayCluster]:
-    with running(nodes=2) as cluster:
-        yield cluster
-
-
-@pytest.fixture
-def mortal_cluster() -> Iterator[RayCluster]:
-    with running(nodes=2) as cluster:
-        yield cluster
+def built_of_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of two catalogs of a few images."""
+    store = Store.open(tmp_path_factory.mktemp("built"))
+    write_images(store)
+    return Path(store.url)
 
 
 @pytest.fixture
@@ -63,10 +89,20 @@ def shops(store: Store, built: Path) -> Store:
     return store
 
 
-@pytest.fixture(autouse=True)
-def _no_connection_is_left() -> Iterator[None]:
-    yield
-    ray.shutdown()
+@pytest.fixture
+def labels(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What the tasks do that are sent to a cluster."""
+    sent: list[str] = []
+    send = RayRunner.map
+
+    def map_tasks(
+        runner: RayRunner, function: Callable[[Any], Any], tasks: Sequence[Any], kind: TaskKind
+    ) -> Iterator[Any]:
+        sent.append(kind.label)
+        return send(runner, function, tasks, kind)
+
+    monkeypatch.setattr(RayRunner, "map", map_tasks)
+    return sent
 
 
 def _files(table: Table) -> list[tuple[str, str]]:
@@ -81,19 +117,44 @@ def _graph(store: Store, variant: str, compute: ComputeSettings) -> list[tuple[s
     return _files(stage.table)
 
 
-@pytest.mark.parametrize("settings", _MATCHES, ids=lambda settings: settings.mode)
-def test_match_table_has_the_files_of_one_machine(
-    shops: Store, cluster: RayCluster, settings: MatchSettings, monkeypatch: pytest.MonkeyPatch
+def _assert_same_files(case: Case, built: Path, folder: Path, labels: list[str]) -> None:
+    """One machine and the cluster leave the same files in two copies of a store."""
+    one, other = (Store.open(shutil.copytree(built, folder / name)) for name in ("one", "other"))
+
+    case.stage(one).run()
+    with use_compute(_RAY):
+        case.stage(other).run()
+
+    assert set(labels) >= case.labels
+    assert files_of(other) == files_of(one)
+
+
+@pytest.mark.parametrize("name", _CASES_OF_VECTORS)
+def test_files_of_many_vectors_are_those_of_one_machine(
+    tmp_path: Path,
+    built: Path,
+    cluster: RayCluster,
+    labels: list[str],
+    name: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("IMGSIM_RAY_ADDRESS", cluster.address)
-    files = {}
-    for compute in (ComputeSettings(), _RAY):
-        stage = MatchStage(shops, compute.engine, settings, left="shop", right="suppliers")
-        with use_compute(compute):
-            stage.run()
-        files[compute.engine] = _files(stage.table)
 
-    assert files["ray"] == files["local"]
+    _assert_same_files(_CASES_OF_VECTORS[name], built, tmp_path, labels)
+
+
+@pytest.mark.parametrize("name", CASES_OF_IMAGES)
+def test_files_of_images_are_those_of_one_machine(
+    tmp_path: Path,
+    built_of_images: Path,
+    cluster: RayCluster,
+    labels: list[str],
+    name: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("IMGSIM_RAY_ADDRESS", cluster.address)
+
+    _assert_same_files(CASES_OF_IMAGES[name], built_of_images, tmp_path, labels)
 
 
 def _run_while(

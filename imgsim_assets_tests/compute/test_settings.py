@@ -42,6 +42,28 @@ def test_ray_needs_an_address(monkeypatch: pytest.MonkeyPatch) -> None:
     assert _RAY.problem() is None
 
 
+@pytest.mark.parametrize(
+    "address",
+    ["local", "auto", "head:6379", "127.0.0.1:6379", "[::1]:6379", "ray://head.example:10001"],
+)
+def test_address_of_a_cluster(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IMGSIM_RAY_ADDRESS", address)
+
+    assert _RAY.problem() is None
+
+
+@pytest.mark.parametrize("address", ["head", "http://head:8265", "head:6379/x", "ray://head", " "])
+def test_other_address_is_an_error_that_says_which_one_to_give(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IMGSIM_RAY_ADDRESS", address)
+
+    problem = _RAY.problem() or ""
+
+    assert problem.startswith(f"IMGSIM_RAY_ADDRESS: {address!r} is no address of a Ray cluster")
+    assert "host:6379 on a machine of the cluster, ray://host:10001 elsewhere" in problem
+
+
 def test_ray_needs_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("IMGSIM_RAY_ADDRESS", "127.0.0.1:6379")
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)

@@ -14,7 +14,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-_START_S = 300.0
+_START_S = 600.0
+# In the output of `ray start`.
+_STARTED = "Ray runtime started"
 _PARTS = ("dashboard-agent-grpc", "dashboard-agent-listen", "runtime-env-agent", "metrics-export")
 
 
@@ -95,16 +97,19 @@ class RayCluster:
             # Another test may need the machine's memory.
             "RAY_memory_monitor_refresh_ms": "0",
         }
-        log = (self._folder / f"node_{len(self._nodes)}.log").open("wb")
+        log = self._log_of(len(self._nodes)).open("wb")
         self._nodes.append(
             subprocess.Popen(
                 command, stdout=log, stderr=log, env=environment, start_new_session=True
             )
         )
 
+    def _log_of(self, number: int) -> Path:
+        return self._folder / f"node_{number}.log"
+
     def _are_listed(self, count: int) -> bool:
-        """Whether the cluster has so many nodes."""
-        if not self._nodes:
+        """Whether the cluster has so many nodes; to ask it takes a process, so the log is first."""
+        if len(self._nodes) < count or _STARTED not in self._log_of(count - 1).read_text():
             return False
         listed = (
             "import ray, sys; ray.init(sys.argv[1], log_to_driver=False); "

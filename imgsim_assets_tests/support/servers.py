@@ -55,6 +55,17 @@ _RETRY_FAILED = """mutation($params: ReexecutionParams!) {
   }
 }"""
 _CANCEL = """mutation($id: String!) { cancelPartitionBackfill(backfillId: $id) { __typename } }"""
+_LAUNCH_RUN = """mutation($params: ExecutionParams!) {
+  launchRun(executionParams: $params) {
+    __typename
+    ... on LaunchRunSuccess { run { runId } }
+    ... on InvalidSubsetError { message }
+    ... on PythonError { message }
+  }
+}"""
+_TERMINATE = """mutation($id: String!) {
+  terminateRun(runId: $id) { __typename ... on TerminateRunFailure { message } }
+}"""
 _BACKFILL = """query($id: String!) {
   partitionBackfillOrError(backfillId: $id) {
     ... on PartitionBackfill {
@@ -80,6 +91,7 @@ _RUNS = """query { runsOrError(limit: 200) { ... on Runs { results {
   runId status startTime endTime assetSelection { path } tags { key value } } } } }"""
 _POOL = """query($name: String!) { instance { concurrencyLimit(concurrencyKey: $name) {
   slotCount claimedSlots { runId stepKey } pendingSteps { runId stepKey } } } }"""
+_ENDED_RUN = {"SUCCESS", "FAILURE", "CANCELED"}
 _ENDED = {"COMPLETED_SUCCESS", "COMPLETED_FAILED", "CANCELED", "FAILED", "COMPLETED"}
 
 
@@ -210,6 +222,32 @@ class Servers:
         params: dict[str, Any] = {"assetSelection": [{"path": name.split("/")} for name in assets]}
         params |= {"allPartitions": True} if partitions is None else {"partitionNames": partitions}
         return self._launched(self.ask(_LAUNCH, params=params)["launchPartitionBackfill"])
+
+    def launch_run(self, asset: str) -> str:
+        """Materialize an asset without partitions as the UI does; returns the id of the run."""
+        selector = {
+            "repositoryLocationName": self.project.package,
+            "repositoryName": "__repository__",
+            "pipelineName": "__ASSET_JOB",
+            "assetSelection": [{"path": asset.split("/")}],
+        }
+        answer = self.ask(_LAUNCH_RUN, params={"selector": selector, "mode": "default"})
+        assert answer["launchRun"]["__typename"] == "LaunchRunSuccess", answer
+        return str(answer["launchRun"]["run"]["runId"])
+
+    def terminate(self, run: str) -> None:
+        """Terminate a run as the UI does."""
+        answer = self.ask(_TERMINATE, id=run)["terminateRun"]
+        assert answer["__typename"] == "TerminateRunSuccess", answer
+
+    def run_ended(self, run: str, seconds: float = 240) -> str:
+        """Wait until a run has ended; returns its status."""
+
+        def look() -> str | None:
+            (status,) = (each["status"] for each in self.runs() if each["runId"] == run)
+            return str(status) if status in _ENDED_RUN else None
+
+        return self.wait_for(look, f"the end of run {run}", seconds)
 
     def retry_failed_runs(self, backfill: str) -> str:
         """Re-execute the failed part of a backfill; returns the id of the new one."""
