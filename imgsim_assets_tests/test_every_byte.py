@@ -14,7 +14,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from imgsim_assets.errors import ImgsimError
+from imgsim_assets.download.scheduling.active_runs import FOLDER
+from imgsim_assets.errors import CorruptFileError, ImgsimError
 from imgsim_assets.pipeline.repair import repair
 from imgsim_assets.pipeline.verify import verify
 from imgsim_assets.storage.blobs import MISSING, PENDING_DELETE, PINS
@@ -24,8 +25,8 @@ from imgsim_assets.storage.store import Store
 from imgsim_assets_tests.support.small_store import SmallStore, contents, pages
 from imgsim_assets_tests.support.web import Web
 
-# Marks and leases say what runs do; their bytes say nothing about the data.
-_MARKS = (PINS, PENDING_DELETE, MISSING, "_leases")
+# Marks and leases say what runs do; their bytes say nothing about the data. Galleries show it.
+_MARKS = (PINS, PENDING_DELETE, MISSING, "_leases", FOLDER, "_galleries")
 
 Contents = dict[str, pl.DataFrame]
 
@@ -90,6 +91,7 @@ def kind_of(name: str, roles: dict[str, str]) -> str:
     """The kind of a file, the same for both catalogs."""
     folder, _, base = name.rpartition("/")
     kind = re.sub("^(products|suppliers)/", "", folder)
+    kind = re.sub(r"^vectors/\w+\.\w+", "turned vectors", kind)
     return f"{kind} {roles.get(name, base if base.startswith('_') else '')}"
 
 
@@ -118,9 +120,15 @@ def check_run(small: SmallStore, store: Store, edit: Edit, expected: Contents) -
 
 
 def unread_table(store: Store, edit: Edit) -> str | None:
-    """The table of a damaged file that the run had no reason to read, and which is still there."""
+    """The table of damage that the run had no reason to read, and which is still there."""
     name, _, file = edit.file.partition("/data/")
-    newest = store.table(name).latest() if file else None
+    name = name.partition("/_commits/")[0]
+    if name == edit.file:
+        return None
+    try:
+        newest = store.table(name).latest()
+    except CorruptFileError:
+        return name
     if newest is None or all(Path(each.path).name != file for each in newest.files):
         return None
     assert not store.table(name).verify_checksums(newest)

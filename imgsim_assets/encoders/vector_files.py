@@ -150,27 +150,27 @@ def frames_with(
         missing -= shared
 
 
-def drop_damaged(table: Table, commit: Commit) -> None:
-    """Commit a table without the damaged files of a commit; a later run computes their rows."""
-    damaged = {file.metadata[FILE_PAIR] for file in commit.files if not _is_intact(table, file)}
+def drop_damaged(table: Table, commit: Commit) -> int:
+    """Commit a table without the damaged files of a commit; a later run computes their rows.
+
+    Returns:
+        The number of files that were dropped.
+    """
+    damaged = {file.metadata[FILE_PAIR] for file in commit.files if not table.is_intact(file)}
+    dropped = 0
 
     def change(base: Commit | None) -> PendingCommit | None:
+        nonlocal dropped
         if base is None:
             return None
         kept = [file for file in base.files if file.metadata[FILE_PAIR] not in damaged]
-        if len(kept) == len(base.files):
+        dropped = len(base.files) - len(kept)
+        if not dropped:
             return None
         return PendingCommit(kept, inputs=base.inputs, properties=base.properties)
 
     table.commit(change)
-
-
-def _is_intact(table: Table, file: DataFile) -> bool:
-    try:
-        table.read_bytes(file)
-    except CorruptFileError:
-        return False
-    return True
+    return dropped
 
 
 def compaction_is_due(base: Commit | None, commit: Commit) -> bool:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from imgsim_assets.download.ledger.table import ledger_table
+from imgsim_assets.encoders import vector_files
 from imgsim_assets.encoders.vectors import VectorTable
 from imgsim_assets.errors import ImgsimError
 from imgsim_assets.pipeline.status import catalog_names
 from imgsim_assets.pipeline.verify import find_damage, missing_images
 from imgsim_assets.progress import Log, silent
+from imgsim_assets.reviews import table as reviews
 from imgsim_assets.storage.damage import BytesRead
+from imgsim_assets.storage.gc import PER_IMAGE
 from imgsim_assets.storage.store import Store
 from imgsim_assets.text import counted
 
@@ -29,9 +32,10 @@ def repair(store: Store, *, log: Log = silent) -> list[Repair]:
     """Repair a store as far as possible without fetching or computing.
 
     Damaged newest commits are restored from their copies, or replaced by the version before.
-    Intact images of damaged packs move to new packs. Damaged index files are deleted, and damaged
-    vectors are dropped. Images that are in no pack are reported missing, so that the next run
-    fetches them again. Damaged files of tables are recorded, and rebuilt by the next run.
+    Intact images of damaged packs move to new packs. Damaged index files are deleted. Damaged
+    vectors, features, thumbnails and decisions are dropped; of decisions, those that earlier
+    versions have are restored. Images that are in no pack are reported missing, so that the next
+    run fetches them again. Damaged files of other tables are recorded, and rebuilt by the next run.
 
     Args:
         store: the store.
@@ -47,14 +51,27 @@ def repair(store: Store, *, log: Log = silent) -> list[Repair]:
     done = [Repair(damage.location, action) for damage in damages if (action := damage.repair())]
     # Another object: this one remembers the packs and index files as they were.
     repaired = Store(store.files)
-    for name in dict.fromkeys(damage.location for damage in damages):
-        catalog, is_vectors, fingerprint = name.partition(_VECTORS)
-        if is_vectors:
-            dropped = VectorTable(repaired, catalog, fingerprint).drop_damaged()
-            done += [
-                Repair(name, f"dropped {counted(dropped, 'file')} of vectors and keys")
-            ] * bool(dropped)
+    locations = {damage.location for damage in damages}
+    for name in filter(locations.__contains__, repaired.table_names()):
+        dropped = _drop_damaged(repaired, name)
+        done += [Repair(name, f"dropped {counted(dropped, 'file')}")] * bool(dropped)
     return [*done, *_report_missing(repaired)]
+
+
+def _drop_damaged(store: Store, name: str) -> int:
+    """Drop the damaged files of a table whose rows no run computes again while they are listed."""
+    catalog, is_vectors, fingerprint = name.partition(_VECTORS)
+    if is_vectors:
+        return VectorTable(store, catalog, fingerprint).drop_damaged()
+    table = store.table(name)
+    newest = table.latest()
+    if newest is None:
+        return 0
+    if name.startswith(f"{reviews.REVIEWS}/"):
+        return reviews.drop_damaged(table)
+    if newest.properties.get(PER_IMAGE):
+        return vector_files.drop_damaged(store.table(name, key=newest.key), newest)
+    return 0
 
 
 def _report_missing(store: Store) -> list[Repair]:

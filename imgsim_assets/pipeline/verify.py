@@ -25,6 +25,7 @@ from imgsim_assets.pipeline import checks
 from imgsim_assets.pipeline.settings import CheckSettings
 from imgsim_assets.pipeline.status import catalog_names
 from imgsim_assets.progress import Log, Progress, silent
+from imgsim_assets.reviews.table import REPAIR, REVIEWS
 from imgsim_assets.similarity.audit import audit_graph, audit_matches
 from imgsim_assets.similarity.settings import CROSS_CATALOG_GROUPS, METHOD
 from imgsim_assets.storage.damage import BytesRead, Damage
@@ -32,6 +33,7 @@ from imgsim_assets.storage.gc import LOCATION
 from imgsim_assets.storage.pack_damage import inspect_index_files, inspect_pack
 from imgsim_assets.storage.packs import list_packs
 from imgsim_assets.storage.store import Store
+from imgsim_assets.storage.table import REBUILD
 from imgsim_assets.storage.table_damage import inspect_table
 from imgsim_assets.text import counted
 
@@ -93,7 +95,7 @@ def verify(store: Store, *, sample_size: int = 20, log: Log = silent) -> Verific
     """
     report = VerificationReport(tables=len(store.table_names()))
     for damage in find_damage(store, report, log):
-        report.add_problem(damage.location, damage.message)
+        report.add_problem(damage.location, _message(damage))
     for name in catalog_names(store):
         _run_check(report, name, partial(_verify_catalog, store, name, report))
     # Comparing reads vectors, which drops damaged ones, and verifying changes nothing.
@@ -101,6 +103,14 @@ def verify(store: Store, *, sample_size: int = 20, log: Log = silent) -> Verific
     for name in store.table_names():
         _run_check(report, name, partial(_verify_result, store, name, compared_items, report))
     return report
+
+
+def _message(damage: Damage) -> str:
+    """What is damaged and the fix; no run computes decisions again."""
+    rebuilt = damage.message.endswith(REBUILD)
+    if not rebuilt or not damage.location.startswith(f"{REVIEWS}/"):
+        return damage.message
+    return f"{damage.message.removesuffix(REBUILD)}{REPAIR}"
 
 
 def _run_check(report: VerificationReport, location: str, check: Callable[[], None]) -> None:

@@ -5,15 +5,16 @@ Rows are only ever added. The latest decision about a pair counts, whichever way
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Final, Literal, get_args
 
 import polars as pl
 
+from imgsim_assets.errors import CorruptFileError, StoreError
 from imgsim_assets.storage.commit import Commit, DataFile, PendingCommit
 from imgsim_assets.storage.store import Store
-from imgsim_assets.storage.table import Table
+from imgsim_assets.storage.table import REBUILD, Table
 
 Verdict = Literal["match", "different", "unsure", "cleared"]
 VERDICTS: Final = get_args(Verdict)
@@ -41,6 +42,11 @@ _SAID = tuple(name for name in SCHEMA if name not in ("decided_at", "source"))
 # What makes two rows one decision, wherever they are from.
 _IDENTITY = (*_SAID, "decided_at")
 _TICK = timedelta(milliseconds=1)
+# What to do about damaged decisions, which no run computes again.
+REPAIR = (
+    "'imgsim verify --repair' drops it and restores what earlier versions have of its decisions; "
+    "then import the files of decisions again"
+)
 # The order in which decisions about a pair were made; the last one counts.
 _ORDER = ("decided_at", "reviewer", "verdict", "left_sha256", "right_sha256", "note")
 
@@ -80,10 +86,18 @@ def empty_reviews() -> pl.DataFrame:
 
 
 def read_reviews(table: Table, commit: Commit | None) -> pl.DataFrame:
-    """All decisions of a version in the order in which they were made; none without a version."""
+    """All decisions of a version in the order in which they were made; none without a version.
+
+    Raises:
+        CorruptFileError: a file is missing or damaged.
+    """
     if commit is None:
         return empty_reviews()
-    rows = pl.concat([empty_reviews(), table.read(commit)], how="diagonal_relaxed")
+    try:
+        read = table.read(commit)
+    except CorruptFileError as error:
+        raise CorruptFileError(f"{str(error).removesuffix(REBUILD)}{REPAIR}") from error
+    rows = pl.concat([empty_reviews(), read], how="diagonal_relaxed")
     return rows.select(list(SCHEMA)).unique(maintain_order=True).sort(_ORDER, nulls_last=False)
 
 
@@ -252,6 +266,41 @@ def _files_with(
     if len(files) < _MAX_FILES:
         return [*files, table.write_rows(new)]
     return [table.write_rows(pl.concat([existing, new]).sort(_ORDER))]
+
+
+def drop_damaged(table: Table) -> int:
+    """Commit a table without its damaged files, but with the intact ones of earlier versions.
+
+    Rows are only ever added, so every decision that an earlier version has is one of the table.
+
+    Returns:
+        The number of files that were dropped.
+    """
+    earlier = [file for version in table.versions() for file in _files_of(table, version)]
+    intact = {file.path: file for file in earlier if table.is_intact(file)}
+    dropped = 0
+
+    def change(base: Commit | None) -> PendingCommit | None:
+        nonlocal dropped
+        if base is None:
+            return None
+        kept = [file for file in base.files if table.is_intact(file)]
+        dropped = len(base.files) - len(kept)
+        if not dropped:
+            return None
+        files = {**intact, **{file.path: file for file in kept}}
+        return PendingCommit(list(files.values()), base.inputs, base.properties)
+
+    table.commit(change)
+    return dropped
+
+
+def _files_of(table: Table, version: int) -> Sequence[DataFile]:
+    """The files of a version; none if it is damaged or deleted."""
+    try:
+        return table.at(version).files
+    except StoreError:
+        return ()
 
 
 def latest_decisions(reviews: pl.DataFrame) -> pl.DataFrame:

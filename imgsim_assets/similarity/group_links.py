@@ -12,14 +12,14 @@ from imgsim_assets.similarity.cosine import Indices
 from imgsim_assets.similarity.evidence.accepted_pairs import EvidenceRule, evident_pairs
 from imgsim_assets.similarity.evidence.compare_pairs import PairEvidence
 from imgsim_assets.similarity.item_pairs import item_pairs
-from imgsim_assets.similarity.items import Items, row_keys, turned_keys
+from imgsim_assets.similarity.items import Items
 from imgsim_assets.similarity.join_spec import JoinSpec
 from imgsim_assets.similarity.materialized import (
     NEIGHBOR_LISTS,
-    ORIENTATIONS_PROPERTY,
+    RIGHT_ITEMS,
     MaterializedResult,
 )
-from imgsim_assets.similarity.neighbor_lists import CachedNeighborLists, ListBlock
+from imgsim_assets.similarity.neighbor_lists import ListBlock
 from imgsim_assets.similarity.settings import APPROXIMATE, METHOD
 from imgsim_assets.similarity.updated_lists import updated_lists
 from imgsim_assets.storage.commit import DataFile
@@ -61,7 +61,9 @@ def image_links(
         threshold: the minimum cosine of a link, where similarities alone decide.
         rule: which candidates count; None where similarities alone decide.
     """
-    rows, cached = turned or images, _cached_links(result)
+    rows = turned or images
+    # What gets a list each are the images, and of an earlier run they are on the right.
+    cached = result.cached_lists(left=RIGHT_ITEMS)
     if rule is None:
         spec = JoinSpec(threshold, exclude_self=True)
         is_exact = result.properties[METHOD] != APPROXIMATE
@@ -101,13 +103,3 @@ def _links_of_block(rows: Items, images: Items, is_exact: bool, block: ListBlock
 def _of_images(pairs: pl.DataFrame, rows: Items, images: Items) -> pl.DataFrame:
     """The pairs of images of pairs of rows, of which each orientation of an image is one."""
     return item_pairs(pairs, rows, images) if rows.is_turned else pairs
-
-
-def _cached_links(result: MaterializedResult) -> CachedNeighborLists | None:
-    """The links of an earlier run; of its items only the images, which lie on the right."""
-    cached = result.cached_lists()
-    if cached is None:
-        return None
-    images = cached.right
-    rows = row_keys(turned_keys(images)) if result.properties[ORIENTATIONS_PROPERTY] else images
-    return CachedNeighborLists(cached.lists, rows, images)

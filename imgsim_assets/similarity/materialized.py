@@ -51,6 +51,13 @@ class ResultUpdate:
         return self.table.read(self.commit)
 
 
+class _Intact(NamedTuple):
+    """The rows of the intact files of a role, None without any, and the ranges of the others."""
+
+    rows: pl.DataFrame | None
+    lost: Sequence[IdBlock]
+
+
 def read_role(table: Table, commit: Commit, role: str) -> pl.DataFrame | None:
     """The rows of all files of a role, in commit order; None without such a file.
 
@@ -134,24 +141,37 @@ class MaterializedResult:
         """Whether the commit whose lists can be reused has a file of a role."""
         return self.reusable is not None and self.reusable.file_with_role(role) is not None
 
-    def read_role(self, role: str) -> pl.DataFrame | None:
-        """The rows of a role in the latest commit; None without one, or if a file is damaged."""
-        try:
-            return read_role(self.table, self.latest, role) if self.latest is not None else None
-        except CorruptFileError:
-            return None
+    def cached_lists(
+        self, role: str = NEIGHBOR_LISTS, *, left: str = LEFT_ITEMS
+    ) -> CachedNeighborLists | None:
+        """The neighbor lists in the files of a role; None when none can be reused.
 
-    def cached_lists(self, role: str = NEIGHBOR_LISTS) -> CachedNeighborLists | None:
-        """The neighbor lists in the files of a role; None when none can be reused."""
-        if self.reusable is None:
-            return None
-        files = self.reusable.files_with_role(role)
-        left, right = self.read_role(LEFT_ITEMS), self.read_role(RIGHT_ITEMS)
-        if not files or left is None or right is None:
+        `left` is the role of the items that got a list each.
+        """
+        files = self.reusable.files_with_role(role) if self.reusable is not None else ()
+        of_left, of_right = self._intact(left), self._intact(RIGHT_ITEMS)
+        if not files or of_left.rows is None or of_right.rows is None:
             return None
         turned = bool(self.properties.get(ORIENTATIONS_PROPERTY))
-        rows = recorded_rows(left, turned=turned), recorded_rows(right)
-        return CachedNeighborLists(ListFiles(self.table, files), *rows)
+        return CachedNeighborLists(
+            ListFiles(self.table, files),
+            recorded_rows(of_left.rows, turned=turned),
+            recorded_rows(of_right.rows),
+            of_left.lost,
+            of_right.lost,
+        )
+
+    def _intact(self, role: str) -> _Intact:
+        """What the latest commit records of its input, as far as its files are intact."""
+        files = self.latest.files_with_role(role) if self.latest is not None else ()
+        frames, lost = [], []
+        for file in files:
+            try:
+                frames.append(self.table.read_file(file))
+            except CorruptFileError:
+                first, after = _range(file)
+                lost.append(ALL_IDS._replace(first=first, after=after))
+        return _Intact(pl.concat(frames) if frames else None, lost)
 
     def write_block(
         self, rows: pl.DataFrame, role: str = ROWS, block: IdBlock = ALL_IDS
@@ -175,12 +195,13 @@ class MaterializedResult:
         """
         if self.current is None:
             return False
-        before, after = self.read_role(RIGHT_ITEMS), right.recorded
+        # Lists of rows that are lost, or with such rows, are not unchanged.
+        before, after = self._intact(RIGHT_ITEMS).rows, right.recorded
         if are_means and (before is None or not before.equals(after)):
             return False
         return not (
             _is_renumbered(before, after)
-            or _is_renumbered(self.read_role(LEFT_ITEMS), left.recorded)
+            or _is_renumbered(self._intact(LEFT_ITEMS).rows, left.recorded)
         )
 
     def update(
@@ -225,7 +246,7 @@ class MaterializedResult:
 
     def _recorded(self, role: str, items: Items) -> bool:
         """Whether the latest commit was computed from these items."""
-        recorded = self.read_role(role)
+        recorded = self._intact(role).rows
         if recorded is None:
             raise CorruptFileError(f"table {self.table.name} lists no file of role {role}")
         return recorded.equals(items.recorded)

@@ -50,21 +50,35 @@ class StoredLists(Protocol):
 
 @dataclass(frozen=True)
 class CachedNeighborLists:
-    """Neighbor lists, with the left and right rows (`Items.rows`) they were computed from."""
+    """Neighbor lists, with the left and right rows (`Items.rows`) they were computed from.
+
+    The rows of the ranges `lost_left` and `lost_right` are not known, as their files are damaged.
+    """
 
     lists: pl.DataFrame | StoredLists
     left: pl.DataFrame
     right: pl.DataFrame
+    lost_left: Sequence[IdBlock] = ()
+    lost_right: Sequence[IdBlock] = ()
 
     def swapped(self) -> CachedNeighborLists:
         """The same lists for a join with left and right exchanged."""
-        return CachedNeighborLists(self.lists, self.right, self.left)
+        return CachedNeighborLists(
+            self.lists, self.right, self.left, self.lost_right, self.lost_left
+        )
 
     def of_block(self, block: IdBlock) -> pl.DataFrame | None:
         """As of `StoredLists`."""
         if isinstance(self.lists, pl.DataFrame):
             return block.rows_of(self.lists)
         return self.lists.of_block(block)
+
+    def unknown(self, right_ids: pl.Series) -> pl.Series:
+        """Those of the keys of right rows that are in lost ranges."""
+        ids = right_ids.unique() if self.lost_right else right_ids.clear()
+        return pl.concat(
+            [ids.clear(), *(ids.filter(pl.Series(each.holds(ids))) for each in self.lost_right)]
+        )
 
 
 class ListBlock(NamedTuple):
@@ -204,11 +218,13 @@ class _Update:
         """What can be reused for the rows of a block."""
         ids = self.left.rows["id"].slice(block.start, block.stop - block.start)
         pairs = self.cached.of_block(block) if self.cached is not None else None
-        if pairs is None:
+        if self.cached is None or pairs is None:
             return ReusableLists.none(ids)
         stays = self.stays[block.start : block.stop]
         min_length = self.spec.min_length(self.right.max_images)
-        return ReusableLists.of(ids, pairs, stays, self.gone, min_length)
+        # Unknown rows may have changed, so they are compared as new ones.
+        gone = pl.concat([self.gone, self.cached.unknown(pairs["right_id"])])
+        return ReusableLists.of(ids, pairs, stays, gone, min_length)
 
     @cached_property
     def _references(self) -> JoinSide | ListedRows:

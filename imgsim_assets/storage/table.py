@@ -55,6 +55,8 @@ _MAX_PAUSE_S = 1.0
 # How long a writer that lost a race expects to lose the next one.
 _CONTENDED_S = 30.0
 _MISSING = "is missing although a commit lists it"
+# What to do about a damaged file.
+REBUILD = "materialize the asset again to rebuild it"
 
 # Small enough that reading a range of keys from a sorted file does not read all of it.
 _ROW_GROUP_SIZE = 4096
@@ -368,10 +370,7 @@ class Table:
             raise self._corrupt(file, "does not match its committed checksum")
 
     def _corrupt(self, file: DataFile, problem: str) -> CorruptFileError:
-        return CorruptFileError(
-            f"{self._files.url}/{self.name}/{file.path} {problem}; "
-            "materialize the asset again to rebuild it"
-        )
+        return CorruptFileError(f"{self._files.url}/{self.name}/{file.path} {problem}; {REBUILD}")
 
     def check_files_exist(self, commit: Commit) -> None:
         """Check that every row file exists with its committed size, without reading it.

@@ -10,11 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from imgsim_assets.errors import CorruptFileError
+from imgsim_assets.pipeline.repair import repair
 from imgsim_assets.reviews.files import read_verdicts
 from imgsim_assets.reviews.table import (
     SCHEMA,
     VERDICTS,
     add_reviews,
+    drop_damaged,
     group_reviews_table,
     latest_decisions,
     read_reviews,
@@ -25,6 +28,7 @@ from imgsim_assets.reviews.table import (
 from imgsim_assets.storage.gc import collect_garbage
 from imgsim_assets.storage.settings import RetentionPolicy
 from imgsim_assets.storage.store import Store
+from imgsim_assets_tests.support.damage import flip_bit
 
 _NOON = datetime(2026, 5, 31, 12, tzinfo=UTC)
 
@@ -106,6 +110,24 @@ def test_a_row_that_leaves_open_its_time_or_images_is_known_if_the_rest_is(
     new = unknown_reviews(rows.with_columns(nulls), existing)
 
     assert new["verdict"].to_list() == ["different"]
+
+
+def test_damaged_decisions_are_restored_from_earlier_versions(tmp_path: Path) -> None:
+    store = Store.open(tmp_path)
+    table = reviews_table(store, "a__b")
+    for number in range(35):  # one of the commits writes all rows as one file
+        add_reviews(table, _reviews((f"{number}", "r", "match", "ann", number)))
+    newest = table.latest()
+    assert newest is not None
+    flip_bit(store, table, newest.files[0])
+    with pytest.raises(CorruptFileError, match="verify --repair' drops it and restores"):
+        read_reviews(table, newest)
+
+    repair(store)
+
+    restored = read_reviews(table, table.latest())
+    assert set(restored["left_id"]) == {f"{number}" for number in range(35) if number != 32}
+    assert drop_damaged(table) == 0
 
 
 @pytest.mark.parametrize("of_groups", [False, True])

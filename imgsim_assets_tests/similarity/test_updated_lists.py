@@ -1,16 +1,25 @@
 from __future__ import annotations
 
 from operator import attrgetter
+from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
 
+from imgsim_assets.similarity.approximate.list_join import search
+from imgsim_assets.similarity.block_join import JoinSide, Lists
 from imgsim_assets.similarity.id_blocks import ALL_IDS
 from imgsim_assets.similarity.items import Items
 from imgsim_assets.similarity.join_spec import JoinSpec
-from imgsim_assets.similarity.materialized import NEIGHBOR_LISTS, Computed, MaterializedResult
-from imgsim_assets.similarity.neighbor_lists import neighbor_lists
+from imgsim_assets.similarity.materialized import (
+    LEFT_ITEMS,
+    NEIGHBOR_LISTS,
+    RIGHT_ITEMS,
+    Computed,
+    MaterializedResult,
+)
+from imgsim_assets.similarity.neighbor_lists import neighbor_lists, top_pairs
 from imgsim_assets.similarity.updated_lists import updated_lists
 from imgsim_assets.storage.commit import Commit, DataFile
 from imgsim_assets.storage.store import Store
@@ -52,6 +61,32 @@ def test_a_damaged_block_is_computed_again_and_the_others_are_kept(store: Store)
     old, new = (_paths(commit, NEIGHBOR_LISTS) for commit in (before, after))
     assert [a == b for a, b in zip(old, new, strict=True)].count(False) == 1
     assert _lists(store, after).equals(neighbor_lists(_items(LEFT), _items(RIGHT), SPEC))
+
+
+@pytest.mark.parametrize("changed", [False, True])
+@pytest.mark.parametrize("role", [LEFT_ITEMS, RIGHT_ITEMS])
+def test_a_damaged_block_of_items_costs_its_own_comparisons(
+    store: Store, monkeypatch: pytest.MonkeyPatch, role: str, changed: bool
+) -> None:
+    before = _updated(store, LEFT, RIGHT)
+    file = before.files_with_role(role)[2]
+    lost = store.table("matches/pair").read_file(file)["id"]
+    flip_bit(store, store.table("matches/pair"), file)
+    left, right = list(LEFT), list(RIGHT)
+    if changed:  # an item of the damaged block, and lists of other blocks have it
+        (left if role == LEFT_ITEMS else right)[IDS.index(lost[0])] = 39
+    compared = []
+
+    def counted(rows: JoinSide, references: JoinSide, *arguments: Any) -> Lists:
+        compared.append(len(rows.vectors) * len(references.vectors))
+        return search(rows, references, *arguments)
+
+    monkeypatch.setattr("imgsim_assets.similarity.neighbor_lists.search", counted)
+    after = _updated(store, left, right)
+
+    assert 0 < sum(compared) < len(IDS) ** 2 / 2
+    expected = neighbor_lists(_items(left), _items(right), SPEC)
+    assert top_pairs(_lists(store, after), SPEC).equals(top_pairs(expected, SPEC))
 
 
 def test_lists_of_one_file_are_read_by_blocks(store: Store) -> None:
