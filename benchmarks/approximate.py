@@ -30,9 +30,10 @@ import polars as pl
 from imgsim_assets.similarity.approximate.list_join import references, search
 from imgsim_assets.similarity.approximate.sample import pairs_to_measure
 from imgsim_assets.similarity.approximate.search import train_for
-from imgsim_assets.similarity.block_join import JoinSide, join
+from imgsim_assets.similarity.block_join import join
 from imgsim_assets.similarity.cosine import Doubles, Floats, Indices
 from imgsim_assets.similarity.items import Items
+from imgsim_assets.similarity.join_side import JoinSide
 from imgsim_assets.similarity.join_spec import JoinSpec
 
 DIM, K, MIN_RECALL = 576, 10, 0.98

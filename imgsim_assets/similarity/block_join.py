@@ -6,8 +6,7 @@ one join of all rows, since a cosine does not depend on what is computed beside 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -15,58 +14,13 @@ import polars as pl
 from numpy.typing import NDArray
 
 from imgsim_assets.similarity.cosine import Doubles, Indices
-from imgsim_assets.similarity.items import VALUE, Items
+from imgsim_assets.similarity.items import VALUE
 from imgsim_assets.similarity.join_input import InputPair, JoinInput
+from imgsim_assets.similarity.join_side import JoinSide
 from imgsim_assets.similarity.join_spec import JoinSpec
 from imgsim_assets.similarity.knn import Nearest
+from imgsim_assets.similarity.references import References
 from imgsim_assets.similarity.row_pairs import Pairs, pairs_within, row_pairs
-from imgsim_assets.similarity.vector_blocks import VectorBlocks
-
-
-@dataclass(frozen=True)
-class JoinSide:
-    """The rows of one side of a join.
-
-    Attributes:
-        vectors: of the n rows.
-        item: (n,) numbers that tell whether two rows are of one item.
-        value: what the rows of a pair agree in, with `within`; None where all are compared.
-        max_images: the greatest number of rows of an item.
-    """
-
-    vectors: VectorBlocks
-    item: Indices
-    value: pl.Series | None
-    max_images: int
-
-    @classmethod
-    def of(cls, items: Items) -> JoinSide:
-        """All rows of items."""
-        value = items.keys[VALUE] if VALUE in items.keys.columns else None
-        return cls(items.blocks, items.numbers, value, items.max_images)
-
-    def __len__(self) -> int:
-        return len(self.item)
-
-    def take(self, rows: Indices) -> JoinSide:
-        """Some rows (p,), which are numbered from 0."""
-        value = self.value.gather(rows) if self.value is not None else None
-        return JoinSide(self.vectors.take(rows), self.item[rows], value, self.max_images)
-
-    def slice(self, start: int, stop: int) -> JoinSide:
-        """The rows from `start` to `stop`, or to the last, numbered from 0."""
-        value = self.value.slice(start, stop - start) if self.value is not None else None
-        vectors = self.vectors.slice(start, stop)
-        return JoinSide(vectors, self.item[start:stop], value, self.max_images)
-
-    def batches(self) -> Iterator[tuple[int, JoinSide]]:
-        """The rows in batches as large as a block, each with the number of its first row."""
-        size = self.vectors.block_rows
-        if len(self) <= size:
-            yield 0, self
-            return
-        for start in range(0, len(self), size):
-            yield start, self.slice(start, start + size)
 
 
 class Lists(NamedTuple):
@@ -86,13 +40,13 @@ class Lists(NamedTuple):
         empty = np.empty(0, np.int64)
         return cls(empty, empty, np.empty(0), np.zeros(rows, dtype=bool))
 
-    def of_rows(self, left: Indices, right: Indices | None = None) -> _NumberedLists:
+    def of_rows(self, left: Indices, right: Indices | None = None) -> NumberedLists:
         """The same lists with other row numbers: of `left` (n,), and of `right`, ascending."""
         j = self.j if right is None else right[self.j]
-        return _NumberedLists(left[self.i], j, self.similarity, left[self.truncated])
+        return NumberedLists(left[self.i], j, self.similarity, left[self.truncated])
 
     @classmethod
-    def of_block(cls, found: Sequence[_NumberedLists], start: int, stop: int) -> Lists:
+    def of_block(cls, found: Sequence[NumberedLists], start: int, stop: int) -> Lists:
         """The lists of the left rows from `start` to `stop`, numbered from 0, each in one part."""
         truncated = np.zeros(stop - start, dtype=bool)
         parts = []
@@ -108,7 +62,7 @@ class Lists(NamedTuple):
         return cls(i, j, similarity, truncated)
 
 
-class _NumberedLists(NamedTuple):
+class NumberedLists(NamedTuple):
     """Lists of some of the rows of a side; `truncated` are the numbers of rows, ascending."""
 
     i: Indices
@@ -117,58 +71,47 @@ class _NumberedLists(NamedTuple):
     truncated: Indices
 
 
-def join(left: JoinSide, right: JoinSide, spec: JoinSpec, minimum: Doubles) -> Lists:
+def join(left: JoinSide, right: JoinSide | References, spec: JoinSpec, minimum: Doubles) -> Lists:
     """The lists of the left rows, of pairs at or above a minimum.
 
     Args:
         left: the rows that get a list each.
-        right: the rows that are searched; `max_images` is that of all rows of the side.
+        right: the rows that are searched; `max_images` is that of all rows of the side. References
+            serve several calls.
         spec: k, and whether an item is its own neighbor.
         minimum: (n,) the minimum cosine of each left row; without k it is the same for all.
     """
     if not len(left) or not len(right):
         return Lists.none(len(left))
-    references = _References(right)
-    parts = [
-        _of_batch(batch, references, spec, minimum[start : start + len(batch)], start)
-        for start, batch in left.batches()
-    ]
+    references = right if isinstance(right, References) else References(right)
+    parts = []
+    for start, batch in left.batches():
+        of_batch = _Batch(batch, minimum[start : start + len(batch)], start, len(left))
+        parts.append(_of_batch(of_batch, references, spec))
     i, j, similarity, truncated = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     return Lists(i, j, similarity, truncated)
 
 
-class _References:
-    """The right rows as inputs of joins, one block at a time; a single block is kept."""
+class _Batch(NamedTuple):
+    """Left rows with their minima (n,): those from number `first` of `total` rows."""
 
-    def __init__(self, side: JoinSide) -> None:
-        self.side = side
-        self.is_single = len(side) <= side.vectors.block_rows
-        self._only: JoinInput | None = None
-
-    def blocks(self) -> Iterator[tuple[int, JoinInput]]:
-        if not self.is_single:
-            for start, rows in self.side.vectors.blocks():
-                yield start, JoinInput.of(rows, "vectors")
-        elif len(self.side):
-            if self._only is None:
-                self._only = JoinInput.of(self.side.vectors.all(), "vectors")
-            yield 0, self._only
+    side: JoinSide
+    minimum: Doubles
+    first: int
+    total: int
 
 
-def _of_batch(
-    left: JoinSide, references: _References, spec: JoinSpec, minimum: Doubles, first: int
-) -> Lists:
-    """The lists of a batch, whose rows are numbered from `first`."""
-    right = references.side
+def _of_batch(batch: _Batch, references: References, spec: JoinSpec) -> Lists:
+    left, right = batch.side, references.side
     k = spec.search_depth(right.max_images)
     if left.value is None or right.value is None or references.is_single:
-        i, j, similarity = _pairs(left, references, k, minimum)
+        i, j, similarity = _pairs(batch, references, k)
     else:
         # Of the rows of other values no vectors are read.
         rows = np.flatnonzero(right.value.is_in(left.value.unique().implode()).to_numpy())
-        i, j, similarity = _pairs(left, _References(right.take(rows)), k, minimum)
+        i, j, similarity = _pairs(batch, References(right.take(rows)), k)
         j = rows[j]
-    return kept_lists((i, j, similarity), left, right, spec, first)
+    return kept_lists((i, j, similarity), left, right, spec, batch.first)
 
 
 def kept_lists(pairs: Pairs, left: JoinSide, right: JoinSide, spec: JoinSpec, first: int) -> Lists:
@@ -195,15 +138,17 @@ def kept_lists(pairs: Pairs, left: JoinSide, right: JoinSide, spec: JoinSpec, fi
     return Lists(first + i[within], j[within], similarity[within], full)
 
 
-def _pairs(left: JoinSide, references: _References, k: int | None, minimum: Doubles) -> Pairs:
+def _pairs(batch: _Batch, references: References, k: int | None) -> Pairs:
     """The pairs of a batch with all right rows, by left row, falling cosine and right row."""
-    queries = JoinInput.of(left.vectors.all(), "vectors")
-    nearest = Nearest.none(k, minimum) if k is not None else None
+    queries = JoinInput.of(batch.side.vectors.all(), "vectors")
+    references.prefilter.work = queries.dim * len(references) * batch.total
+    nearest = Nearest.none(k, batch.minimum) if k is not None else None
     found: list[Pairs] = []
     for start, block in references.blocks():
         # What the blocks before have found makes the search of this one faster.
-        cutoffs = minimum if nearest is None else nearest.cutoffs
-        of_block = _pairs_with(left, queries, references.side, start, block, k, cutoffs)
+        cutoffs = batch.minimum if nearest is None else nearest.cutoffs
+        inputs = InputPair.of(queries, block)
+        of_block = _pairs_with(batch.side, inputs, references, start, k, cutoffs)
         if references.is_single:
             return of_block
         if nearest is None:
@@ -221,20 +166,20 @@ def _pairs(left: JoinSide, references: _References, k: int | None, minimum: Doub
 
 def _pairs_with(
     left: JoinSide,
-    queries: JoinInput,
-    right: JoinSide,
+    inputs: InputPair,
+    references: References,
     start: int,
-    block: JoinInput,
     k: int | None,
     minimum: Doubles,
 ) -> Pairs:
     """The pairs of a batch with a block of right rows, which are numbered from `start`."""
+    right = references.side
     if left.value is None or right.value is None:
-        i, j, cosines = row_pairs(InputPair.of(queries, block), k, minimum)
+        i, j, cosines = row_pairs(inputs, k, minimum, references.prefilter)
         return i, j + start, cosines
-    values = right.value.slice(start, len(block.unit.rows))
+    values = right.value.slice(start, len(inputs.right.unit.rows))
     rows = (_with_values(left.value), _with_values(values))
-    i, j, cosines = pairs_within(queries, block, *rows, k, minimum)
+    i, j, cosines = pairs_within(inputs.left, inputs.right, *rows, k, minimum)
     return i, j + start, cosines
 
 

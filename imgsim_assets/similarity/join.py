@@ -18,6 +18,7 @@ from imgsim_assets.similarity.join_input import InputPair, JoinInput
 from imgsim_assets.similarity.knn import nearest
 from imgsim_assets.similarity.prefilter import Prefilter, choose_for_threshold
 from imgsim_assets.similarity.scan import or_on_cpu, scan
+from imgsim_assets.similarity.shared_prefilter import SharedPrefilter
 from imgsim_assets.similarity.threads import use_threads
 from imgsim_assets.similarity.tiles import MEMORY_BUDGET, RowBlock, max_candidates
 from imgsim_assets.similarity.unique_rows import expand_duplicates
@@ -176,13 +177,19 @@ def require_k(k: int) -> None:
 
 
 def pairs_above(
-    inputs: InputPair, threshold: float, *, memory_budget: int = MEMORY_BUDGET
+    inputs: InputPair,
+    threshold: float,
+    *,
+    memory_budget: int = MEMORY_BUDGET,
+    shared: SharedPrefilter | None = None,
 ) -> tuple[Indices, Indices, Doubles]:
-    """`threshold_join` of validated inputs."""
+    """`threshold_join` of validated inputs; `shared` is the prefilter of several joins."""
     # The longer input is cut into row blocks, which are released one by one.
     swap = len(inputs.left) < len(inputs.right)
     ordered = inputs.swapped() if swap else inputs
-    i, j, similarity = or_on_cpu(lambda: _unique_pairs_above(ordered, threshold, memory_budget))
+    i, j, similarity = or_on_cpu(
+        lambda: _unique_pairs_above(ordered, threshold, memory_budget, shared)
+    )
     if swap:
         i, j = j, i
     i, j, similarity = expand_duplicates(i, j, similarity, inputs.left.unique, inputs.right.unique)
@@ -191,12 +198,14 @@ def pairs_above(
 
 
 def _unique_pairs_above(
-    inputs: InputPair, threshold: float, memory_budget: int
+    inputs: InputPair, threshold: float, memory_budget: int, shared: SharedPrefilter | None
 ) -> tuple[Indices, Indices, Doubles]:
     """The pairs of unique rows, in no order."""
     max_pairs = max_candidates(memory_budget)
 
     def choose() -> Prefilter:
+        if shared is not None:
+            return shared.for_threshold(inputs, threshold)
         return choose_for_threshold(inputs, threshold)
 
     def matches(block: RowBlock) -> list[tuple[Indices, Indices, Doubles]]:

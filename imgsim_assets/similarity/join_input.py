@@ -80,8 +80,7 @@ class JoinInput:
         unit = UnitRows(self.unit.rows[part], self.unit.squares[part], self.unit.deviation)
         count = len(unit.rows)
         if self.has_no_duplicates:
-            numbers = np.arange(count)
-            unique = UniqueRows(numbers, numbers, np.arange(count + 1))
+            unique = UniqueRows.distinct(count)
         else:
             mask = np.zeros(len(self.unit.rows), dtype=bool)
             mask[part] = True

@@ -10,6 +10,7 @@ from imgsim_assets.similarity.cosine import Doubles, Floats, Indices
 from imgsim_assets.similarity.join_input import InputPair, JoinInput
 from imgsim_assets.similarity.prefilter import Prefilter, choose_for_knn
 from imgsim_assets.similarity.scan import or_on_cpu, scan
+from imgsim_assets.similarity.shared_prefilter import SharedPrefilter
 from imgsim_assets.similarity.tiles import (
     MAX_ROWS,
     MEMORY_BUDGET,
@@ -24,20 +25,30 @@ _MAX_CANDIDATES_PER_ENTRY = 2
 
 
 def nearest(
-    inputs: InputPair, k: int, min_similarity: Doubles, *, memory_budget: int = MEMORY_BUDGET
+    inputs: InputPair,
+    k: int,
+    min_similarity: Doubles,
+    *,
+    memory_budget: int = MEMORY_BUDGET,
+    shared: SharedPrefilter | None = None,
 ) -> tuple[Indices, Doubles]:
     """`top_k` of validated inputs, with the minimum cosine (n,) of each query.
 
-    Rows that the left input leaves out have no neighbors.
+    Rows that the left input leaves out have no neighbors. `shared` is the prefilter of several
+    joins.
     """
     minimum = inputs.left.unique.minimum(min_similarity)
     max_pairs = max_candidates(memory_budget)
-    neighbors = or_on_cpu(lambda: _nearest_unique(inputs, k, minimum, memory_budget))
+    neighbors = or_on_cpu(lambda: _nearest_unique(inputs, k, minimum, memory_budget, shared))
     return neighbors.expand(inputs.left, inputs.right.unique, min_similarity, max_pairs)
 
 
 def _nearest_unique(
-    inputs: InputPair, k: int, min_similarity: Doubles, memory_budget: int
+    inputs: InputPair,
+    k: int,
+    min_similarity: Doubles,
+    memory_budget: int,
+    shared: SharedPrefilter | None,
 ) -> Nearest:
     """The nearest unique rows of the unique queries, with the minimum (u,) of each."""
     neighbors = Nearest.none(k, min_similarity)
@@ -56,6 +67,8 @@ def _nearest_unique(
         buffer.flush()
 
     def choose() -> Prefilter:
+        if shared is not None:
+            return shared.for_knn(inputs, k, min_similarity)
         return choose_for_knn(inputs, k, min_similarity)
 
     for _ in scan(inputs, choose, memory_budget, search):
@@ -213,7 +226,7 @@ class Nearest:
         expanded = Nearest.none(k, self.min_similarity)
         # No more than k duplicates of a row can be among the k nearest.
         capped = references.at_most(k)
-        queries = UniqueRows(*(np.arange(len(self.index) + extra) for extra in (0, 0, 1)))
+        queries = UniqueRows.distinct(len(self.index))
         height = max(1, min(MAX_ROWS, max_pairs // (2 * k)))
         for start in range(0, len(self.index), height):
             i, rank = self._entries_with_duplicates(slice(start, start + height), capped.counts)

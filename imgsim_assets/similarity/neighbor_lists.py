@@ -26,11 +26,13 @@ from imgsim_assets.compute.tasks import run_tasks, runs_here, task_ranges
 from imgsim_assets.similarity import vector_blocks
 from imgsim_assets.similarity.approximate.list_join import references, search
 from imgsim_assets.similarity.approximate.listed_rows import ListedRows
-from imgsim_assets.similarity.block_join import JoinSide, Lists
+from imgsim_assets.similarity.block_join import Lists, NumberedLists
 from imgsim_assets.similarity.cosine import Indices
 from imgsim_assets.similarity.id_blocks import IdBlock, id_blocks
 from imgsim_assets.similarity.items import Items
+from imgsim_assets.similarity.join_side import JoinSide
 from imgsim_assets.similarity.join_spec import JoinSpec
+from imgsim_assets.similarity.references import References
 from imgsim_assets.similarity.reusable_lists import SCHEMA, ReusableLists
 
 R = TypeVar("R")
@@ -200,19 +202,33 @@ class _Update:
         return cls(left, right, spec, cached, stays, gone, new_right)
 
     def lists_of(self, blocks: Sequence[IdBlock]) -> Iterator[ListBlock]:
-        """The lists of successive blocks; few changes of many blocks are compared together."""
-        group: list[tuple[IdBlock, ReusableLists]] = []
-        rows = pairs = 0
-        for block in blocks:
-            reusable = self.reusable(block)
-            group.append((block, reusable))
-            rows += int(reusable.recompute.sum())
-            pairs += reusable.pairs.height
-            if rows >= vector_blocks.MAX_BLOCK_ROWS or pairs >= _MAX_PAIRS:
-                yield from self.completed(group)
-                group, rows, pairs = [], 0, 0
-        if group:
-            yield from self.completed(group)
+        """The lists of successive blocks; changed rows of many blocks are compared together."""
+        for group in self._groups(blocks):
+            of_changed = self._compared(self._changed(group[0].start, group[-1].stop))
+            some: list[tuple[IdBlock, ReusableLists]] = []
+            pairs = 0
+            for block in group:
+                reusable = self.reusable(block)
+                some.append((block, reusable))
+                pairs += reusable.pairs.height
+                if pairs >= _MAX_PAIRS:
+                    yield from self.completed(some, of_changed)
+                    some, pairs = [], 0
+            if some:
+                yield from self.completed(some, of_changed)
+
+    def _groups(self, blocks: Sequence[IdBlock]) -> Iterator[Sequence[IdBlock]]:
+        """The blocks in groups of about as many changed rows as a block of vectors has."""
+        first = changed = 0
+        for number, block in enumerate(blocks):
+            changed += len(self._changed(block.start, block.stop))
+            if changed >= vector_blocks.MAX_BLOCK_ROWS or number + 1 == len(blocks):
+                yield blocks[first : number + 1]
+                first, changed = number + 1, 0
+
+    def _changed(self, start: int, stop: int) -> Indices:
+        """The left rows in a range that cached lists cannot be of."""
+        return start + np.flatnonzero(~self.stays[start:stop])
 
     def reusable(self, block: IdBlock) -> ReusableLists:
         """What can be reused for the rows of a block."""
@@ -227,28 +243,42 @@ class _Update:
         return ReusableLists.of(ids, pairs, stays, gone, min_length)
 
     @cached_property
-    def _references(self) -> JoinSide | ListedRows:
+    def _references(self) -> References | ListedRows:
         """The right rows, in the form that is searched."""
         return references(JoinSide.of(self.right), self.spec.lists)
 
     @cached_property
-    def _new_references(self) -> JoinSide | ListedRows:
+    def _new_references(self) -> References | ListedRows:
         return references(JoinSide.of(self.right).take(self.new_right), self.spec.lists)
 
-    def completed(self, group: Sequence[tuple[IdBlock, ReusableLists]]) -> Iterator[ListBlock]:
-        """The lists of successive blocks, whose rows are compared together."""
+    def _compared(self, rows: Indices) -> NumberedLists:
+        """The lists of left rows that are compared with all right rows."""
+        lists = Lists.none(0)
+        if len(rows):
+            threshold = np.full(len(rows), self.spec.threshold)
+            lists = search(
+                JoinSide.of(self.left).take(rows), self._references, self.spec, threshold
+            )
+        return lists.of_rows(rows)
+
+    def completed(
+        self, group: Sequence[tuple[IdBlock, ReusableLists]], of_changed: NumberedLists
+    ) -> Iterator[ListBlock]:
+        """The lists of successive blocks, whose rows are compared together.
+
+        Args:
+            group: the blocks, with the cached lists that can be reused.
+            of_changed: the lists of changed rows, of these and other blocks.
+        """
         first = group[0][0].start
         recompute = np.concatenate([each.recompute for _, each in group])
-        left = JoinSide.of(self.left)
-        changed, others = (first + np.flatnonzero(mask) for mask in (recompute, ~recompute))
-        threshold = np.full(len(changed), self.spec.threshold)
-        of_changed = Lists.none(0)
-        if len(changed):
-            of_changed = search(left.take(changed), self._references, self.spec, threshold)
-        found = [of_changed.of_rows(changed)]
+        stays = self.stays[first : first + len(recompute)]
+        # Rows whose lists have become too short, or are damaged.
+        lost, others = (first + np.flatnonzero(mask) for mask in (recompute & stays, ~recompute))
+        found = [of_changed, self._compared(lost)]
         if len(others) and len(self.new_right):
             cutoffs = np.concatenate([each.cutoffs(self.spec.threshold) for _, each in group])
-            rows, minimum = left.take(others), cutoffs[~recompute]
+            rows, minimum = JoinSide.of(self.left).take(others), cutoffs[~recompute]
             of_others = search(rows, self._new_references, self.spec, minimum)
             found.append(of_others.of_rows(others, self.new_right))
         depth, right_ids = self.spec.depth(self.right.max_images), self.right.rows["id"]

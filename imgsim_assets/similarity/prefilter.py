@@ -14,6 +14,7 @@ import numpy as np
 from imgsim_assets.similarity.cosine import Doubles, Floats, product_error
 from imgsim_assets.similarity.join_input import InputPair, JoinInput
 from imgsim_assets.similarity.projection import Projection, fit
+from imgsim_assets.similarity.threads import single_threaded
 
 # The cost of scoring a candidate again, in multiply-adds of a product: a constant, and so many
 # for each number of a row; measured by benchmarks/similarity.py.
@@ -79,17 +80,25 @@ def _planned(inputs: InputPair) -> Prefilter | None:
     return None
 
 
-def choose_for_threshold(inputs: InputPair, threshold: float) -> Prefilter:
-    """The prefilter that is expected to join above a threshold fastest, from sampled pairs."""
+def choose_for_threshold(inputs: InputPair, threshold: float, work: int | None = None) -> Prefilter:
+    """The prefilter that is expected to join above a threshold fastest, from sampled pairs.
+
+    Args:
+        inputs: the left and right rows.
+        threshold: the minimum cosine.
+        work: multiply-adds of all joins that will use the prefilter; default: of this one.
+    """
     if (planned := _planned(inputs)) is not None:
         return planned
-    if inputs.multiply_adds < _MIN_PROJECTED_WORK:
+    if (work or inputs.multiply_adds) < _MIN_PROJECTED_WORK:
         return Prefilter.of(None, inputs)
     samples = tuple(side.sample(_THRESHOLD_SAMPLE)[:2] for side in (inputs.left, inputs.right))
     return _cheapest(inputs, samples, [np.array(threshold)])
 
 
-def choose_for_knn(inputs: InputPair, k: int, min_similarity: Doubles) -> Prefilter:
+def choose_for_knn(
+    inputs: InputPair, k: int, min_similarity: Doubles, work: int | None = None
+) -> Prefilter:
     """The prefilter that is expected to find the k nearest fastest.
 
     The k-th best cosines of sampled queries, as they rise from reference to reference, say how
@@ -99,10 +108,12 @@ def choose_for_knn(inputs: InputPair, k: int, min_similarity: Doubles) -> Prefil
         inputs: the queries and references.
         k: how many neighbors.
         min_similarity: (u,) the minimum cosine of each unique query.
+        work: multiply-adds of all joins that will use the prefilter; default: of this one.
     """
     if (planned := _planned(inputs)) is not None:
         return planned
-    if inputs.multiply_adds < _KNN_FACTOR * _MIN_PROJECTED_WORK or k > len(inputs.right):
+    is_small = (work or inputs.multiply_adds) < _KNN_FACTOR * _MIN_PROJECTED_WORK
+    if is_small or k > len(inputs.right):
         return Prefilter.of(None, inputs)
     count = max(1, min(_MAX_SAMPLED_QUERIES, len(inputs.left) // _QUERIES_PER_SAMPLE))
     queries, squares, positions = inputs.left.sample(count)
@@ -121,9 +132,11 @@ def _cheapest(
         return Prefilter.of(None, inputs)
     length = 1 + max(inputs.left.unit.deviation, inputs.right.unit.deviation)
     fitted = (side.sample(_FIT_SAMPLE // 2)[0] for side in (inputs.left, inputs.right))
-    widest = fit(np.concatenate(list(fitted)), widths[-1], length)
-    prefilters = [Prefilter.of(widest.leading(width), inputs) for width in widths]
-    costs = [_expected_cost(prefilter, inputs, samples, cutoffs) for prefilter in prefilters]
+    # So small matrices keep threads waiting for one another.
+    with single_threaded():
+        widest = fit(np.concatenate(list(fitted)), widths[-1], length)
+        prefilters = [Prefilter.of(widest.leading(width), inputs) for width in widths]
+        costs = [_expected_cost(prefilter, inputs, samples, cutoffs) for prefilter in prefilters]
     best = int(np.argmin(costs))
     return prefilters[best] if costs[best] < dim else Prefilter.of(None, inputs)
 

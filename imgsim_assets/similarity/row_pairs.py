@@ -15,6 +15,7 @@ from imgsim_assets.similarity.cosine import Doubles, Indices, UnitRows, pair_cos
 from imgsim_assets.similarity.join import pairs_above
 from imgsim_assets.similarity.join_input import InputPair, JoinInput
 from imgsim_assets.similarity.knn import nearest
+from imgsim_assets.similarity.shared_prefilter import SharedPrefilter
 from imgsim_assets.similarity.unique_rows import find_unique_rows
 
 # Pairs of row numbers with their cosines.
@@ -24,20 +25,26 @@ _MAX_SMALL_BLOCK = 1 << 14
 _MAX_SCORED = 1 << 20
 
 
-def row_pairs(inputs: InputPair, k: int | None, min_similarity: Doubles) -> Pairs:
+def row_pairs(
+    inputs: InputPair,
+    k: int | None,
+    min_similarity: Doubles,
+    shared: SharedPrefilter | None = None,
+) -> Pairs:
     """The pairs at or above the minimum (n,) of each left row.
 
     Args:
         inputs: the rows.
         k: the greatest number of pairs of a left row, the best first; None for all.
         min_similarity: (n,); without k it is the same for all rows.
+        shared: the prefilter of several joins; default: one is chosen for this one.
 
     Returns:
         Pairs by left row, falling cosine and right row.
     """
     if k is None:
-        return pairs_above(inputs, float(min_similarity[0]))
-    index, cosines = nearest(inputs, k, min_similarity)
+        return pairs_above(inputs, float(min_similarity[0]), shared=shared)
+    index, cosines = nearest(inputs, k, min_similarity, shared=shared)
     i, ranks = np.nonzero(index >= 0)
     return i, index[i, ranks], cosines[i, ranks]
 

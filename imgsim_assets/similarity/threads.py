@@ -53,6 +53,13 @@ def multi_threaded_map(work: Callable[[T], R], items: Iterable[T]) -> Iterator[R
         yield from map(work, items)
 
 
+@contextmanager
+def single_threaded() -> Iterator[None]:
+    """Within the context, every matrix product uses one thread."""
+    with _blas.limited(1):
+        yield
+
+
 def map_tasks(work: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
     """The results of long tasks, in order, on all workers: of one task, or of each its own."""
     is_parallel = len(items) >= worker_count() > 1

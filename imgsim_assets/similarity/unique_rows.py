@@ -29,6 +29,12 @@ class UniqueRows(NamedTuple):
     rows: Indices
     start: Indices
 
+    @classmethod
+    def distinct(cls, count: int) -> UniqueRows:
+        """So many rows of which no two are equal, or count as equal."""
+        numbers = np.arange(count)
+        return cls(numbers, numbers, np.arange(count + 1))
+
     @property
     def has_duplicates(self) -> bool:
         """Whether any two rows are equal."""

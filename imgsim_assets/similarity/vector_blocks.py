@@ -202,6 +202,11 @@ class _ScratchRows:
         return vectors
 
     def rows(self, numbers: Indices) -> Floats:
+        steps = np.diff(numbers)
+        if len(numbers) and steps.min(initial=1) > 0 and steps.max(initial=1) <= _MAX_READ_PER_ROW:
+            # Most rows of a range: they are copied once.
+            first = int(numbers[0])
+            return self.span(first, int(numbers[-1]) + 1)[numbers - first]
         vectors = np.empty((len(numbers), self.dim), dtype=np.float32)
         order = np.argsort(numbers, kind="stable")
         ordered = numbers[order]

@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -10,11 +11,15 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from imgsim_assets.similarity import neighbor_lists as neighbor_lists_module
 from imgsim_assets.similarity import row_pairs
+from imgsim_assets.similarity.approximate.list_join import search
 from imgsim_assets.similarity.approximate.lists import InvertedLists
+from imgsim_assets.similarity.block_join import Lists
 from imgsim_assets.similarity.cosine import Doubles, Indices
 from imgsim_assets.similarity.items import Items
 from imgsim_assets.similarity.join_input import InputPair
+from imgsim_assets.similarity.join_side import JoinSide
 from imgsim_assets.similarity.join_spec import JoinSpec
 from imgsim_assets.similarity.knn import nearest
 from imgsim_assets.similarity.neighbor_lists import (
@@ -145,6 +150,28 @@ def test_blocks_within_values_give_the_same_lists(
     assert lists.equals(neighbor_lists(left_items, right_items, spec))
 
 
+def test_changed_rows_of_all_blocks_are_compared_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    content = {f"{number:03d}": number % len(POOL) for number in range(60)}
+    old, right = _items(content), _items(content)
+    new = _items(content | dict.fromkeys(list(content)[::20], 1))
+    searched = []
+
+    def noted(left: JoinSide, *others: Any) -> Lists:
+        searched.append(len(left))
+        return search(left, *others)
+
+    with small_blocks(5):
+        lists = neighbor_lists(old, right, JoinSpec(0.5))
+        cached = CachedNeighborLists(lists, old.keys, right.keys)
+        monkeypatch.setattr(neighbor_lists_module, "search", noted)
+        updated = neighbor_lists(new, right, JoinSpec(0.5), cached)
+
+    assert searched == [3]
+    assert updated.equals(neighbor_lists(new, right, JoinSpec(0.5)))
+
+
 @pytest.mark.parametrize("k", [None, 2])
 def test_update_reuses_pairs_of_unchanged_items(k: int | None) -> None:
     left, right = _items({"a": 6, "b": 7}), _items({"x": 6, "y": 8})
@@ -168,9 +195,9 @@ def test_removed_neighbors_are_replaced_from_the_reserve(
     lists = neighbor_lists(left, right, spec)
     compared: list[int] = []
 
-    def counting(inputs: InputPair, k: int, min_similarity: Doubles) -> tuple[Indices, Doubles]:
+    def counting(inputs: InputPair, *arguments: Any, **options: Any) -> tuple[Indices, Doubles]:
         compared.append(len(inputs.left) * len(inputs.right))
-        return nearest(inputs, k, min_similarity)
+        return nearest(inputs, *arguments, **options)
 
     monkeypatch.setattr(row_pairs, "nearest", counting)
     for _ in range(6):

@@ -8,9 +8,10 @@ import polars as pl
 import pytest
 
 from imgsim_assets.similarity.approximate.list_join import search
-from imgsim_assets.similarity.block_join import JoinSide, Lists
+from imgsim_assets.similarity.block_join import Lists
 from imgsim_assets.similarity.id_blocks import ALL_IDS
 from imgsim_assets.similarity.items import Items
+from imgsim_assets.similarity.join_side import JoinSide
 from imgsim_assets.similarity.join_spec import JoinSpec
 from imgsim_assets.similarity.materialized import (
     LEFT_ITEMS,
@@ -20,6 +21,7 @@ from imgsim_assets.similarity.materialized import (
     MaterializedResult,
 )
 from imgsim_assets.similarity.neighbor_lists import neighbor_lists, top_pairs
+from imgsim_assets.similarity.references import References
 from imgsim_assets.similarity.updated_lists import updated_lists
 from imgsim_assets.storage.commit import Commit, DataFile
 from imgsim_assets.storage.store import Store
@@ -77,8 +79,8 @@ def test_a_damaged_block_of_items_costs_its_own_comparisons(
         (left if role == LEFT_ITEMS else right)[IDS.index(lost[0])] = 39
     compared = []
 
-    def counted(rows: JoinSide, references: JoinSide, *arguments: Any) -> Lists:
-        compared.append(len(rows.vectors) * len(references.vectors))
+    def counted(rows: JoinSide, references: References, *arguments: Any) -> Lists:
+        compared.append(len(rows) * len(references))
         return search(rows, references, *arguments)
 
     monkeypatch.setattr("imgsim_assets.similarity.neighbor_lists.search", counted)

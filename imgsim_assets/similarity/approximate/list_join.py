@@ -15,11 +15,13 @@ import numpy as np
 
 from imgsim_assets.similarity.approximate.listed_rows import ListChunk, ListedRows
 from imgsim_assets.similarity.approximate.lists import InvertedLists, RowLists
-from imgsim_assets.similarity.block_join import JoinSide, Lists, join, kept_lists
+from imgsim_assets.similarity.block_join import Lists, join, kept_lists
 from imgsim_assets.similarity.cosine import Doubles, Floats, Indices, UnitRows, unit_rows
 from imgsim_assets.similarity.join_input import InputPair, JoinInput
+from imgsim_assets.similarity.join_side import JoinSide
 from imgsim_assets.similarity.join_spec import JoinSpec
 from imgsim_assets.similarity.knn import CandidateBuffer, Nearest
+from imgsim_assets.similarity.references import References
 from imgsim_assets.similarity.row_pairs import Pairs
 from imgsim_assets.similarity.threads import map_tasks, worker_count
 from imgsim_assets.similarity.tiles import MEMORY_BUDGET, max_candidates, rounded_down
@@ -36,12 +38,14 @@ _ROWS_PER_PARTITION = 64
 _MAX_CANDIDATES_PER_ENTRY = 2
 
 
-def references(side: JoinSide, lists: InvertedLists | None) -> JoinSide | ListedRows:
+def references(side: JoinSide, lists: InvertedLists | None) -> References | ListedRows:
     """The right rows of joins: by list, if there are lists, else as they are."""
-    return side if lists is None else ListedRows.of(side, lists)
+    return References(side) if lists is None else ListedRows.of(side, lists)
 
 
-def search(left: JoinSide, right: JoinSide | ListedRows, spec: JoinSpec, minimum: Doubles) -> Lists:
+def search(
+    left: JoinSide, right: References | ListedRows, spec: JoinSpec, minimum: Doubles
+) -> Lists:
     """`block_join.join` of left rows and `references`."""
     if isinstance(right, ListedRows):
         return join_in_lists(left, right, spec, minimum)
@@ -207,5 +211,4 @@ def _pairs_of(groups: list[_Group], count: int, k: int | None) -> Pairs:
 
 def _without_duplicates(rows: UnitRows) -> JoinInput:
     """An input whose rows are not searched for equal ones."""
-    numbers = np.arange(len(rows.rows))
-    return JoinInput(rows, UniqueRows(numbers, numbers, np.arange(len(numbers) + 1)))
+    return JoinInput(rows, UniqueRows.distinct(len(rows.rows)))

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import numpy as np
 
 from imgsim_assets.similarity.approximate.lists import InvertedLists, Numbers
-from imgsim_assets.similarity.block_join import JoinSide
 from imgsim_assets.similarity.cosine import Doubles, Indices, UnitRows, unit_rows
+from imgsim_assets.similarity.join_side import JoinSide
 from imgsim_assets.similarity.vector_blocks import Part, VectorBlocks
 
 

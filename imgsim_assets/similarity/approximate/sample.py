@@ -10,9 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from imgsim_assets.similarity.block_join import JoinSide, join
+from imgsim_assets.similarity.block_join import join
 from imgsim_assets.similarity.cosine import Doubles, Indices
 from imgsim_assets.similarity.items import Items
+from imgsim_assets.similarity.join_side import JoinSide
 from imgsim_assets.similarity.join_spec import MIN_COSINE, JoinSpec
 
 # Rows that the recall is measured on, and further ones that the probes are chosen by.

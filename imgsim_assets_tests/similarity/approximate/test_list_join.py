@@ -13,8 +13,9 @@ from imgsim_assets.similarity.approximate.list_join import join_in_lists
 from imgsim_assets.similarity.approximate.listed_rows import ListedRows
 from imgsim_assets.similarity.approximate.lists import MAX_LISTS, InvertedLists
 from imgsim_assets.similarity.approximate.training import list_count, trained_lists
-from imgsim_assets.similarity.block_join import JoinSide, Lists, join
+from imgsim_assets.similarity.block_join import Lists, join
 from imgsim_assets.similarity.cosine import Doubles, Floats, Indices, pair_cosines
+from imgsim_assets.similarity.join_side import JoinSide
 from imgsim_assets.similarity.join_spec import JoinSpec
 from imgsim_assets.similarity.threads import use_threads
 from imgsim_assets.similarity.vector_blocks import VectorBlocks

@@ -1,0 +1,86 @@
+"""The right rows of a join by blocks: what a join finds out about a block serves those that follow.
+
+The vectors of a block are read again for each batch of left rows, but they are checked and searched
+for equal rows once. 8 bytes a row are kept of it, and 24 more in blocks that have equal rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from imgsim_assets.similarity.cosine import Doubles, Floats, UnitRows
+from imgsim_assets.similarity.join_input import JoinInput
+from imgsim_assets.similarity.join_side import JoinSide
+from imgsim_assets.similarity.shared_prefilter import SharedPrefilter
+from imgsim_assets.similarity.unique_rows import UniqueRows
+
+# The vectors of a side of one block are kept, if they have no more bytes.
+_MAX_KEPT_BYTES = 32 << 20
+
+
+class References:
+    """Right rows that several batches of left rows are compared with.
+
+    A pickled object knows nothing of its blocks: the process that unpickles it checks them again.
+
+    Attributes:
+        side: the rows.
+        prefilter: of the joins with them.
+    """
+
+    def __init__(self, side: JoinSide) -> None:
+        self.side = side
+        self.prefilter = SharedPrefilter()
+        self._checked: dict[int, _Checked] = {}
+        self._kept: JoinInput | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return References, (self.side,)
+
+    def __len__(self) -> int:
+        return len(self.side)
+
+    @property
+    def is_single(self) -> bool:
+        """Whether the rows are one block."""
+        return len(self) <= self.side.vectors.block_rows
+
+    def blocks(self) -> Iterator[tuple[int, JoinInput]]:
+        """All rows in blocks: the number of the first, and the rows as an input."""
+        if self._kept is not None:
+            yield 0, self._kept
+            return
+        for start, rows in self.side.vectors.blocks():
+            block = self._input(start, rows)
+            if self.is_single and rows.nbytes <= _MAX_KEPT_BYTES:
+                self._kept = block
+            yield start, block
+
+    def _input(self, start: int, rows: Floats) -> JoinInput:
+        if start not in self._checked:
+            block = JoinInput.of(rows, "vectors")
+            self._checked[start] = _Checked.of(block)
+            return block
+        return self._checked[start].input(rows)
+
+
+class _Checked(NamedTuple):
+    """What is known of a block of rows; `unique` is None where no two are equal."""
+
+    squares: Doubles
+    deviation: float
+    unique: UniqueRows | None
+
+    @classmethod
+    def of(cls, block: JoinInput) -> _Checked:
+        unique = None if block.has_no_duplicates else block.unique
+        return cls(block.unit.squares, block.unit.deviation, unique)
+
+    def input(self, rows: Floats) -> JoinInput:
+        """The rows as an input, without another look at them."""
+        contiguous = np.ascontiguousarray(rows, dtype=np.float32)
+        unit = UnitRows(contiguous, self.squares, self.deviation)
+        return JoinInput(unit, self.unique or UniqueRows.distinct(len(rows)))
