@@ -7,10 +7,13 @@ from dataclasses import replace
 from imgsim_assets.similarity.cosine import Doubles
 from imgsim_assets.similarity.join_input import InputPair
 from imgsim_assets.similarity.prefilter import Prefilter, choose_for_knn, choose_for_threshold
+from imgsim_assets.similarity.projection import Projection
 
 # A prefilter is chosen again after so many multiply-adds, to which a choice adds about 1 %:
 # neighbors that were found meanwhile may have made another one faster.
 _MAX_WORK = 10**12
+# Added to the length of rows, so that rows that are a little longer do not change it again.
+_MARGIN = 1e-6
 
 
 class SharedPrefilter:
@@ -22,7 +25,7 @@ class SharedPrefilter:
 
     def __init__(self) -> None:
         self.work: int | None = None
-        self._chosen: Prefilter | None = None
+        self._projection: Projection | None = None
         # Multiply-adds until a prefilter is chosen again.
         self._remaining = 0
 
@@ -39,16 +42,22 @@ class SharedPrefilter:
         return self._keep(choose_for_knn(inputs, k, min_similarity, self.work), inputs)
 
     def _keep(self, chosen: Prefilter, inputs: InputPair) -> Prefilter:
-        self._chosen, self._remaining = chosen, _MAX_WORK - inputs.multiply_adds
+        self._projection = chosen.projection
+        self._remaining = _MAX_WORK - inputs.multiply_adds
         return chosen
 
     def _shared(self, inputs: InputPair) -> Prefilter | None:
-        if self._chosen is None or self._remaining <= 0:
+        if self._remaining <= 0:
             return None
         self._remaining -= inputs.multiply_adds
-        projection = self._chosen.projection
+        return Prefilter.of(self._projection_for(inputs), inputs)
+
+    def _projection_for(self, inputs: InputPair) -> Projection | None:
+        """The projection of the last choice, for rows of these lengths."""
+        projection = self._projection
         if projection is not None:
             # Any basis gives a bound, which depends on the lengths of the rows.
-            deviation = max(inputs.left.unit.deviation, inputs.right.unit.deviation)
-            projection = replace(projection, length=1 + deviation)
-        return Prefilter.of(projection, inputs)
+            length = 1 + max(inputs.left.unit.deviation, inputs.right.unit.deviation)
+            if length > projection.length:
+                self._projection = projection = replace(projection, length=length + _MARGIN)
+        return projection

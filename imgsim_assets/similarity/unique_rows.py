@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 # Rows of equal hashes whose bytes are compared at once.
 _ROWS_COMPARED = 4096
+# Numbers of a row that are hashed first.
+_FIRST_NUMBERS = 32
 
 
 class UniqueRows(NamedTuple):
@@ -81,7 +83,7 @@ def find_unique_rows(rows: Floats) -> UniqueRows:
     Rows are compared by a hash first. Where hashes agree the bytes decide; a row whose hash
     agrees with that of a different row counts as unique.
     """
-    return _groups(_hashes(rows), lambda numbers: rows[numbers])
+    return _groups(_keys(rows), lambda numbers: rows[numbers])
 
 
 def find_unique_in_blocks(rows: VectorBlocks) -> UniqueRows:
@@ -126,6 +128,20 @@ def _duplicates_of(index: Indices, unique: UniqueRows) -> tuple[Indices, Indices
     ends = np.cumsum(counts)
     within = np.arange(len(positions)) - np.repeat(ends - counts, counts)
     return positions, unique.rows[unique.start[index[positions]] + within]
+
+
+def _keys(rows: Floats) -> Indices:
+    """A number for each row, which equal rows share, and few others.
+
+    The first numbers of a row tell most rows apart, so the others are seldom read.
+    """
+    keys = _hashes(rows[:, :_FIRST_NUMBERS])
+    _, key_of_row, counts = np.unique(keys, return_inverse=True, return_counts=True)
+    shared = np.flatnonzero(counts[key_of_row] > 1)
+    if len(shared):
+        few = len(shared) <= _ROWS_COMPARED
+        keys[shared] = (1 << 32) + (_hashes(rows[shared]) if few else _hashes(rows)[shared])
+    return keys
 
 
 def _hashes(rows: Floats) -> Indices:

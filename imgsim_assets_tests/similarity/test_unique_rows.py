@@ -12,21 +12,33 @@ from imgsim_assets_tests.support.blocks import small_blocks
 from imgsim_assets_tests.support.vectors import Floats, families, noise, unit
 
 
-def _copied(seed: int, count: int, kinds: int) -> Floats:
+def _copied(seed: int, count: int, kinds: int, dim: int = 8) -> Floats:
     """Rows drawn from `kinds` different ones, so that most are copies."""
     rng = np.random.default_rng(seed)
-    return families(kinds, 8, seed)[rng.integers(0, kinds, count)]
+    return families(kinds, dim, seed)[rng.integers(0, kinds, count)]
 
 
 @settings(max_examples=50, deadline=None)
-@given(seed=st.integers(0, 2**32 - 1), count=st.integers(0, 60), kinds=st.integers(1, 60))
-def test_rows_of_the_same_bytes_are_grouped(seed: int, count: int, kinds: int) -> None:
-    rows = _copied(seed, count, kinds)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    count=st.integers(0, 60),
+    kinds=st.integers(1, 60),
+    dim=st.sampled_from([8, 40]),
+    alike=st.sampled_from([0, 7, 39]),
+    few=st.sampled_from([1, 4096]),
+)
+def test_rows_of_the_same_bytes_are_grouped(
+    seed: int, count: int, kinds: int, dim: int, alike: int, few: int
+) -> None:
+    rows = _copied(seed, count, kinds, dim)
+    rows[:, :alike] = 0.0  # many rows begin with the same numbers
     expected: dict[bytes, list[int]] = {}
     for number, row in enumerate(rows):
         expected.setdefault(row.tobytes(), []).append(number)
 
-    unique = find_unique_rows(rows)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(unique_rows, "_ROWS_COMPARED", few)
+        unique = find_unique_rows(rows)
 
     groups = [
         unique.rows[a:b].tolist() for a, b in zip(unique.start, unique.start[1:], strict=False)
