@@ -38,8 +38,9 @@ from imgsim_assets.similarity.items import from_index
 from imgsim_assets.similarity.nearest_vectors import SCHEMA as NEAREST_SCHEMA
 from imgsim_assets.similarity.nearest_vectors import NearestVectors
 from imgsim_assets.similarity.settings import GroupSettings
-from imgsim_assets.storage.commit import PendingCommit
+from imgsim_assets.storage.commit import DataFile, PendingCommit
 from imgsim_assets.storage.store import Store
+from imgsim_assets.storage.table import Table
 
 T = TypeVar("T")
 
@@ -47,6 +48,7 @@ _BYTES_PER_APPEND = 10 * 2**20
 _NAME, _ENCODER = "shop", "f" * 16
 # Of the images of the catalog, one in so many is a near copy of the one before.
 _COPIES = 100
+_ROWS_PER_SHARD = 10_000
 _THRESHOLD = 0.99
 
 
@@ -97,10 +99,17 @@ def fill_catalog(store: Store, name: str, rows: int, dim: int, *, seed: int = 0)
         pl.lit(False).alias("truncated"), pl.lit(None, pl.String).alias("detail")
     ).select(list(SCHEMA))
     table = embeddings_table(store, name)
-    file = table.write_rows(embedded).with_metadata(**{FINGERPRINT: _ENCODER})
     properties = {FINGERPRINT: _ENCODER, "encoder": {"name": "hog_color"}}
-    table.commit(lambda _: PendingCommit([file], {"images": 1}, properties))
+    files = _in_shards(table, embedded)
+    table.commit(lambda _: PendingCommit(files, {"images": 1}, properties))
     return images
+
+
+def _in_shards(table: Table, rows: pl.DataFrame) -> list[DataFile]:
+    """Files of rows from everywhere, as shards are."""
+    count = -(-rows.height // _ROWS_PER_SHARD)
+    parts = (rows.gather_every(count, number) for number in range(count))
+    return [table.write_rows(part).with_metadata(**{FINGERPRINT: _ENCODER}) for part in parts]
 
 
 def _fill(folder: Path, rows: int, dim: int) -> None:
@@ -161,9 +170,9 @@ def _update(store: Store) -> None:
         (pl.col("id") + pl.lit("-new")).alias("id"), pl.exclude("id")
     )
     changed = pl.concat([rows.filter(pl.int_range(pl.len()) % 100 != 0), kept]).sort("id")
-    file = table.write_rows(changed).with_metadata(**{FINGERPRINT: _ENCODER})
+    files = _in_shards(table, changed)
     properties = latest.properties
-    table.commit(lambda _: PendingCommit([file], {"images": 2}, properties))
+    table.commit(lambda _: PendingCommit(files, {"images": 2}, properties))
     IndexStage(store, _NAME).run()
 
 

@@ -183,7 +183,7 @@ def _update(features: Floats, options: argparse.Namespace) -> dict[str, Any]:
             spec = SPECS[name]
             left, right = _fresh(old, spec)
             full, lists = _timed(partial(neighbor_lists, left, right, spec))
-            cached = CachedNeighborLists(lists, left.keys, right.keys)
+            cached = CachedNeighborLists(lists, left.images, right.images)
             left, right = _fresh(new, spec)
             update, now = _timed(partial(neighbor_lists, left, right, spec, cached))
             timed[name] = {

@@ -259,7 +259,7 @@ def _matrix(left: Items, right: Items, compare: Compare) -> pl.DataFrame:
     Items without a compared image, and pairs that do not agree in `within`, have no number.
     """
     left_ids, right_ids = (
-        items.recorded["id"].unique(maintain_order=True) for items in (left, right)
+        items.recorded.all()["id"].unique(maintain_order=True) for items in (left, right)
     )
     shown = np.full((len(left_ids), len(right_ids)), np.nan)
     if len(left) and len(right):

@@ -98,7 +98,12 @@ class RayRunner:
                     while number not in finished:
                         while submitted < len(tasks) and len(pending) < _MAX_PENDING:
                             reference = remote.remote(
-                                key, shared, tasks[submitted], __version__, self._settings.device
+                                key,
+                                shared,
+                                tasks[submitted],
+                                __version__,
+                                self._settings.device,
+                                self._settings.memory_budget,
                             )
                             pending[reference] = submitted
                             submitted += 1

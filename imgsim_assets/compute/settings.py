@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from imgsim_assets.compute.device import AUTO, require_device_name
+from imgsim_assets.compute.memory import DEFAULT_BUDGET, MIN_BUDGET
 from imgsim_assets.settings import Settings
 
 # Environment variable: the address of the Ray cluster.
@@ -47,6 +48,12 @@ class ComputeSettings(Settings):
         description="memory that a node must have free for a task, in MiB; default: what the task "
         "is estimated to need",
     )
+    memory_budget_mib: int = Field(
+        DEFAULT_BUDGET >> 20,
+        ge=MIN_BUDGET >> 20,
+        description="memory of a join or an index beside two blocks of vectors, in MiB; it changes "
+        "no result",
+    )
     retries: int = Field(
         3, ge=0, le=100, description="how often a task is run again whose worker or node was lost"
     )
@@ -70,6 +77,11 @@ class ComputeSettings(Settings):
                 "'gpus_per_task: 1', or 'device: auto'"
             )
         return self
+
+    @property
+    def memory_budget(self) -> int:
+        """`memory_budget_mib` in bytes."""
+        return self.memory_budget_mib << 20
 
     def problem(self) -> str | None:
         """Why tasks cannot run there, and what to do; None if nothing is known to be wrong."""

@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from imgsim_assets.compute.device import JoinDevice, use_device
 from imgsim_assets.compute.local import LocalRunner
+from imgsim_assets.compute.memory import use_memory_budget
 from imgsim_assets.compute.runner import TaskKind, TaskRunner
 from imgsim_assets.compute.settings import ComputeSettings
 from imgsim_assets.progress import Log, silent
@@ -42,7 +43,11 @@ def use_compute(settings: ComputeSettings, log: Log = silent) -> Iterator[JoinDe
     Raises:
         SettingsError: Ray is not installed, or the address of its cluster is not set.
     """
-    with closing(_open(settings, log)) as runner, use_device(settings.device) as device:
+    with (
+        closing(_open(settings, log)) as runner,
+        use_memory_budget(settings.memory_budget),
+        use_device(settings.device) as device,
+    ):
         token = _runner.set(runner)
         try:
             yield device

@@ -8,13 +8,16 @@ from typing import Any
 
 from imgsim_assets import __version__
 from imgsim_assets.compute.device import use_device
+from imgsim_assets.compute.memory import use_memory_budget
 from imgsim_assets.errors import ComputeError
 
 # The function of the tasks that this process ran last, by its key. It may hold what it has read.
 _last: tuple[str, Callable[[Any], Any]] | None = None
 
 
-def run_task(key: str, shared: Sequence[Any], task: Any, version: str, device: str) -> Any:
+def run_task(
+    key: str, shared: Sequence[Any], task: Any, version: str, device: str, memory_budget: int
+) -> Any:
     """The result of a task of another process. Its function is fetched once for many tasks.
 
     Args:
@@ -23,6 +26,7 @@ def run_task(key: str, shared: Sequence[Any], task: Any, version: str, device: s
         task: its argument.
         version: of this package in the process that needs the result.
         device: of joins, as declared.
+        memory_budget: bytes, as declared.
 
     Raises:
         ComputeError: This machine has another version of the package.
@@ -38,5 +42,5 @@ def run_task(key: str, shared: Sequence[Any], task: Any, version: str, device: s
 
         _last = None  # what the function before has read is released first
         _last = key, ray.get(shared[0])
-    with use_device(device):
+    with use_device(device), use_memory_budget(memory_budget):
         return _last[1](task)

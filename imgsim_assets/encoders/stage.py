@@ -42,6 +42,7 @@ from imgsim_assets.encoders.vector_writer import VectorWriter
 from imgsim_assets.encoders.vectors import VectorTable, vectors_digest
 from imgsim_assets.errors import CorruptFileError, StoreError
 from imgsim_assets.progress import Log, Progress, silent
+from imgsim_assets.storage.row_blocks import RowBlocks
 from imgsim_assets.storage.shards import Shard
 from imgsim_assets.storage.store import Store
 
@@ -160,7 +161,9 @@ class EmbeddingStage:
             seconds=work.seconds + time.monotonic() - started,
             statuses=dict(sorted(Counter(rows["status"].to_list()).items())),
             changed=base is None or commit.version != base.version,
-            data_version=vectors_digest(embedded, self.fingerprint, self._vectors.rebuild_count),
+            data_version=vectors_digest(
+                RowBlocks.of(embedded), self.fingerprint, self._vectors.rebuild_count
+            ),
             fingerprint=self.fingerprint,
             precision=self._settings.precision,
             recommended_threshold=self._settings.recommended_threshold,

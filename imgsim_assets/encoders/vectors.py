@@ -33,8 +33,9 @@ from imgsim_assets.encoders.vector_files import (
 )
 from imgsim_assets.errors import CorruptFileError, StoreError
 from imgsim_assets.storage.commit import Commit, DataFile, PendingCommit
-from imgsim_assets.storage.digest import rows_digest
+from imgsim_assets.storage.digest import RowsDigest
 from imgsim_assets.storage.gc import GENERATION, PER_IMAGE, SHA256, new_generation
+from imgsim_assets.storage.row_blocks import RowBlocks
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import Table
 from imgsim_assets.text import counted
@@ -44,8 +45,8 @@ _DIM = "dim"
 REBUILDS = "vector_rebuilds"
 # Vectors that are copied from another catalog in one append.
 _MAX_COPIED_BYTES = 32 * 2**20
-# Sorts after every hex digit.
-_AFTER_DIGITS = "~"
+# Hex digits of 64 bits.
+_PREFIX_DIGITS = 16
 
 
 @dataclass(frozen=True)
@@ -264,14 +265,14 @@ class VectorTable:
         return _select(ordered, pl.concat(found, how="diagonal_relaxed"))
 
     def read_rows(
-        self, images: pl.Series
+        self, images: RowBlocks
     ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
         """The vectors of some images, one file of vectors at a time.
 
         Holds 21 bytes for each image beside the file.
 
         Args:
-            images: (n,) sha256, the same one any number of times.
+            images: n rows with the column sha256, the same one any number of times.
 
         Yields:
             Positions (p,) in `images` and their vectors (p, d); each position once, in no order.
@@ -294,7 +295,7 @@ class VectorTable:
         except CorruptFileError as error:
             raise self._damaged(commit, error) from error
         if wanted.missing.any():
-            raise self._lacking(images.filter(pl.Series(wanted.missing)).n_unique())
+            raise self._lacking(wanted.missing_count)
 
     def _frames(self, missing: set[str]) -> Iterator[pl.DataFrame]:
         commit = self.table.latest()
@@ -417,43 +418,56 @@ class VectorTable:
 
 
 class _WantedImages:
-    """Images (n,) whose vectors are read.
+    """Images (n,) whose vectors are read, by 128 bits of their sha256.
 
     Attributes:
         missing: (n,) whose vectors have not been found yet.
     """
 
-    def __init__(self, images: pl.Series) -> None:
+    def __init__(self, images: RowBlocks) -> None:
         self.missing = np.ones(len(images), dtype=bool)
-        self._order = images.arg_sort().to_numpy()
-        # The strings themselves are not copied.
-        self._ordered = images.gather(self._order)
+        hashes = np.empty(len(images), np.uint64), np.empty(len(images), np.uint64)
+        for start, rows in images.blocks([SHA256]):
+            for column, of_block in zip(hashes, _hash_parts(rows[SHA256]), strict=True):
+                column[start : start + rows.height] = of_block
+        self._order = np.lexsort(hashes[::-1]).astype(np.uint32)
+        self._prefix, self._rest = (column[self._order] for column in hashes)
 
     def may_be_in(self, file: VectorFile) -> bool:
         """Whether the prefix of a file allows one of the missing images."""
-        start = self._ordered.search_sorted(file.prefix, "left")
-        stop = self._ordered.search_sorted(f"{file.prefix}{_AFTER_DIGITS}", "left")
+        lowest, highest = (int(file.prefix.ljust(_PREFIX_DIGITS, digit), 16) for digit in "0f")
+        start = np.searchsorted(self._prefix, np.uint64(lowest), "left")
+        stop = np.searchsorted(self._prefix, np.uint64(highest), "right")
         return bool(self.missing[self._order[start:stop]].any())
 
     def find(self, keys: pl.Series) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Which missing images are among some keys: their row numbers, and positions in keys."""
-        start, stop = (
-            self._ordered.search_sorted(keys, side).to_numpy().astype(np.int64)
-            for side in ("left", "right")
-        )
+        prefix, rest = _hash_parts(keys)
+        start, stop = (np.searchsorted(self._prefix, prefix, side) for side in ("left", "right"))
         counts = stop - start
         positions = np.repeat(np.arange(len(keys)), counts)
-        within = np.arange(len(positions)) - np.repeat(np.cumsum(counts) - counts, counts)
-        rows = self._order[start[positions] + within].astype(np.int64)
-        found = self.missing[rows]
+        at = np.arange(len(positions)) - np.repeat(np.cumsum(counts) - counts, counts)
+        at += start[positions]
+        rows = self._order[at].astype(np.int64)
+        found = self.missing[rows] & (self._rest[at] == rest[positions])
         return rows[found], positions[found]
 
+    @property
+    def missing_count(self) -> int:
+        """How many different images are missing."""
+        missing = self.missing[self._order]
+        pairs = np.stack([self._prefix[missing], self._rest[missing]], axis=1)
+        return len(np.unique(pairs, axis=0))
 
-def vectors_digest(images: pl.DataFrame, fingerprint: str, rebuild_count: int) -> str:
+
+def vectors_digest(images: RowBlocks, fingerprint: str, rebuild_count: int) -> str:
     """A data version of images (id, image, sha256): which one has which vector of which encoder."""
     # A count of 0 is left out, so that data versions of intact tables do not depend on it.
-    keyed = images.select(image_key(), "sha256")
-    return rows_digest(keyed, fingerprint, *([str(rebuild_count)] if rebuild_count else []))
+    rebuilds = [str(rebuild_count)] if rebuild_count else []
+    digest = RowsDigest(2, fingerprint, *rebuilds)
+    for _, block in images.blocks():
+        digest.update(block.select(image_key(), SHA256))
+    return digest.hexdigest()
 
 
 def _generation(commit: Commit | None) -> str | None:
@@ -467,10 +481,19 @@ def _rebuilds(base: Commit | None, *, dropped: bool) -> Mapping[str, Any]:
     return {REBUILDS: rebuilds} if rebuilds else {}
 
 
-def _hash_prefix(sha256: pl.Series) -> NDArray[np.uint64]:
-    """The first 64 bits of hashes in hex, which tell millions of images apart."""
-    numbers = sha256.str.slice(0, 16).str.to_integer(base=16, dtype=pl.UInt64)
+def _hash_bits(sha256: pl.Series, start: int) -> NDArray[np.uint64]:
+    """The first 64 bits of hashes in hex, or the last; they tell millions of images apart."""
+    numbers = sha256.str.slice(start, _PREFIX_DIGITS).str.to_integer(base=16, dtype=pl.UInt64)
     return numbers.to_numpy().astype(np.uint64, copy=False)
+
+
+def _hash_prefix(sha256: pl.Series) -> NDArray[np.uint64]:
+    return _hash_bits(sha256, 0)
+
+
+def _hash_parts(sha256: pl.Series) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+    """The first 64 bits of hashes in hex, and the last 64."""
+    return _hash_bits(sha256, 0), _hash_bits(sha256, -_PREFIX_DIGITS)
 
 
 def _select(ordered: Sequence[str], frame: pl.DataFrame) -> VectorRows:

@@ -7,13 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 
 from imgsim_assets.encoders.vectors import VectorTable
-from imgsim_assets.index.entries import NUMBER, EntriesUpdate
+from imgsim_assets.index.entries import EntriesUpdate
 from imgsim_assets.index.flat import FlatIndex, Floats, Indices
 from imgsim_assets.index.ivf import IvfIndex, list_count, trained_quantizer, training_count
 from imgsim_assets.index.list_assignment import assigned_lists
 from imgsim_assets.index.writer import write_flat, write_ivf
+from imgsim_assets.storage.gc import SHA256
+from imgsim_assets.storage.row_blocks import RowBlocks, sorted_rows
 
 
 def write_index(
@@ -58,9 +61,14 @@ class _Source:
         self, index: FlatIndex | None, changes: EntriesUpdate, vectors: VectorTable
     ) -> None:
         self._index, self._vectors, self._changes = index, vectors, changes
-        self.kept, self.added = (
-            entries[NUMBER].to_numpy() for entries in (changes.kept, changes.added)
-        )
+        self.kept, self._added = changes.kept, changes.added
+        # The numbers of what is added follow each other.
+        self._first = changes.next_number - len(changes.added)
+
+    @property
+    def added(self) -> Indices:
+        """The numbers of what is added."""
+        return np.arange(self._first, self._changes.next_number)
 
     @property
     def dim(self) -> int:
@@ -81,18 +89,18 @@ class _Source:
             lists[: self._index.next_number] = self._index.lists_by_number()
         else:
             quantizer = self._trained()
-        added = self._changes.added["sha256"]
-        lists[self.added] = assigned_lists(self._vectors, quantizer, added)
+        lists[self._first :] = assigned_lists(self._vectors, quantizer, self._added)
         return quantizer, lists
 
     def _added_parts(self) -> Iterator[tuple[Indices, Floats]]:
-        for rows, vectors in self._vectors.read_rows(self._changes.added["sha256"]):
-            yield self.added[rows], vectors
+        for rows, vectors in self._vectors.read_rows(self._added):
+            yield self._first + rows, vectors
 
     def _trained(self) -> Any:
         """Centroids that are trained on distinct vectors, the first by their sha256."""
-        distinct = self._changes.added["sha256"].unique().sort()
-        sample = distinct.head(training_count(len(distinct)))
+        hashes = (block.select(SHA256) for _, block in self._added.blocks([SHA256]))
+        distinct = sorted_rows(hashes, pl.Schema({SHA256: pl.String}), [SHA256])
+        sample = RowBlocks.of(distinct.read(0, training_count(len(distinct))))
         training = np.empty((len(sample), self.dim), dtype=np.float32)
         for rows, vectors in self._vectors.read_rows(sample):
             training[rows] = vectors

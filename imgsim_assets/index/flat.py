@@ -64,7 +64,8 @@ class FlatIndex:
         Args:
             path: the file, whose checksum was verified: FAISS would read behind the end of a
                 truncated one.
-            entries: (number, id, image, sha256) of its vectors.
+            entries: (number, id, image, sha256) of its vectors; number alone, if nothing is
+                searched.
             next_number: the number of the next image that is added.
 
         Raises:
@@ -78,7 +79,7 @@ class FlatIndex:
         if not isinstance(index, cls.file_type):
             raise StoreError(f"{path} is a {type(index).__name__}, not {cls.file_type.__name__}")
         loaded = cls(index, path, entries, next_number)
-        if not np.array_equal(np.sort(loaded._numbers()), entries[NUMBER].sort().to_numpy()):
+        if not _are_same(loaded._numbers(), entries[NUMBER].to_numpy(), next_number):
             raise StoreError(f"{path} holds other images than its table of entries")
         return loaded
 
@@ -230,6 +231,15 @@ class FlatIndex:
     def _numbers(self) -> Indices:
         numbers: Indices = faiss.vector_to_array(self._index.id_map)
         return numbers
+
+
+def _are_same(numbers: Indices, others: Indices, after: int) -> bool:
+    """Whether numbers below `after`, each once, are the same ones in another order."""
+    if len(numbers) != len(others) or numbers.max(initial=-1) >= after:
+        return False
+    is_number = np.zeros(after, dtype=bool)
+    is_number[numbers] = True
+    return int(is_number.sum()) == len(numbers) and bool(is_number[others].all())
 
 
 def contiguous_runs(offsets: Indices, width: int) -> Iterator[slice]:

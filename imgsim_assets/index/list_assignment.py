@@ -7,11 +7,12 @@ from typing import Any
 
 import faiss
 import numpy as np
-import polars as pl
 
 from imgsim_assets.compute.tasks import run_tasks, task_ranges
 from imgsim_assets.encoders.vectors import VectorTable
 from imgsim_assets.index.flat import Floats, Indices
+from imgsim_assets.storage.gc import SHA256
+from imgsim_assets.storage.row_blocks import RowBlocks
 
 # Fewer images are not worth a task of a cluster.
 _MIN_IMAGES = 1 << 14
@@ -24,13 +25,13 @@ _DECIMALS = 12
 _ROWS_PER_COMPARISON = 1024
 
 
-def assigned_lists(vectors: VectorTable, quantizer: Any, images: pl.Series) -> Indices:
+def assigned_lists(vectors: VectorTable, quantizer: Any, images: RowBlocks) -> Indices:
     """The list of each image.
 
     Args:
         vectors: has the vectors of the images.
         quantizer: a FAISS index of the centroids of the lists.
-        images: (n,) sha256.
+        images: n rows with the column sha256.
 
     Returns:
         (n,) numbers of lists, the same in every batch and on every machine.
@@ -40,9 +41,14 @@ def assigned_lists(vectors: VectorTable, quantizer: Any, images: pl.Series) -> I
     """
     centroids = quantizer.reconstruct_n(0, quantizer.ntotal)
     ranges = task_ranges(len(images), smallest=_MIN_IMAGES, largest=max(1, len(images)))
-    # A task of images with similar keys reads few files.
-    order = images.arg_sort().to_numpy() if len(ranges) > 1 else np.arange(len(images))
-    tasks = [images.gather(order[part.start : part.stop]) for part in ranges]
+    order = np.arange(len(images))
+    tasks = [images]
+    if len(ranges) != 1:
+        # A task of images with similar keys reads few files.
+        order = images.all()[SHA256].arg_sort().to_numpy().astype(np.int64)
+        tasks = [
+            RowBlocks.of(images.gather(order[part.start : part.stop], [SHA256])) for part in ranges
+        ]
     assign = partial(_assign, vectors, centroids)
     found = run_tasks(assign, tasks, "inverted lists", unit="batches", memory=_TASK_BYTES)
     lists: Indices = np.empty(len(images), dtype=np.int64)
@@ -51,8 +57,8 @@ def assigned_lists(vectors: VectorTable, quantizer: Any, images: pl.Series) -> I
     return lists
 
 
-def _assign(vectors: VectorTable, centroids: Floats, images: pl.Series) -> Indices:
-    """The task: the lists of some images (sha256)."""
+def _assign(vectors: VectorTable, centroids: Floats, images: RowBlocks) -> Indices:
+    """The task: the lists of some images."""
     quantizer: Any = faiss.IndexFlatIP(centroids.shape[1])
     quantizer.add(centroids)
     lists = np.empty(len(images), dtype=np.int64)

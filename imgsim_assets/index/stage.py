@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -17,11 +17,22 @@ from imgsim_assets.encoders.recorded import ENCODER, FINGERPRINT
 from imgsim_assets.encoders.table import embeddings_table, latest_embeddings
 from imgsim_assets.encoders.vectors import REBUILDS, VectorTable, vectors_digest
 from imgsim_assets.errors import StoreError
-from imgsim_assets.index.entries import IMAGES, NO_ENTRIES, EntriesUpdate, update_entries
+from imgsim_assets.index.entries import (
+    ENTRIES_SCHEMA,
+    IMAGES,
+    IMAGES_SCHEMA,
+    NO_ENTRIES,
+    NUMBER,
+    EntriesUpdate,
+    update_entries,
+)
 from imgsim_assets.index.settings import IndexSettings
 from imgsim_assets.progress import Log, silent
 from imgsim_assets.scratch import scratch_folder
 from imgsim_assets.storage.commit import Commit, PendingCommit
+from imgsim_assets.storage.gc import SHA256
+from imgsim_assets.storage.id_blocks import id_blocks
+from imgsim_assets.storage.row_blocks import RowBlocks, item_count, sorted_rows
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import Table
 
@@ -31,6 +42,8 @@ if TYPE_CHECKING:
 
 INDEX = "index"
 METRIC = "cosine"
+_KEY = ["id", IMAGE]
+_HAS_VECTOR = "has_vector"
 FLAT = IndexSettings()
 # An ivf index becomes flat only when the items are fewer than three quarters of min_items, so
 # that a catalog of about that size does not change its kind back and forth.
@@ -79,7 +92,7 @@ def index_table(store: Store, name: str) -> Table:
     return store.table(f"{name}/index", key=("id", IMAGE))
 
 
-def embedded_images(store: Store, name: str) -> tuple[Commit, pl.DataFrame]:
+def embedded_rows(store: Store, name: str) -> tuple[Commit, RowBlocks]:
     """The latest embeddings commit and its images (id, image, sha256) with a vector, sorted.
 
     Raises:
@@ -92,9 +105,30 @@ def embedded_images(store: Store, name: str) -> tuple[Commit, pl.DataFrame]:
             f"the shards of {name}/embeddings were made by {len(fingerprints)} different "
             "encoders; materialize every shard of the embeddings with the current one"
         )
-    table = embeddings_table(store, name)
-    rows = table.read(commit, columns=[*IMAGES, "status"]).filter(pl.col("status") == OK)
-    return commit, rows.select(IMAGES).sort("id", IMAGE)
+    has_vector = (pl.col("status") == OK).alias(_HAS_VECTOR)
+    parts = (
+        part.select(*IMAGES, has_vector)
+        for part in embeddings_table(store, name).read_parts(commit, columns=[*IMAGES, "status"])
+    )
+    # A later row of an image counts, whatever its status.
+    schema = pl.Schema({**IMAGES_SCHEMA, _HAS_VECTOR: pl.Boolean})
+    rows = sorted_rows(parts, schema, _KEY)
+    with_vector = rows.map(
+        lambda block: block.filter(_HAS_VECTOR).drop(_HAS_VECTOR), pl.Schema(IMAGES_SCHEMA)
+    )
+    return commit, with_vector
+
+
+def embedded_images(store: Store, name: str) -> tuple[Commit, pl.DataFrame]:
+    """As `embedded_rows`, with all rows in memory."""
+    commit, rows = embedded_rows(store, name)
+    return commit, rows.all()
+
+
+def index_rows(store: Store, name: str, commit: Commit) -> RowBlocks:
+    """The images (id, image, sha256) of a version of an index, sorted."""
+    parts = index_table(store, name).read_parts(commit, columns=IMAGES)
+    return sorted_rows((part.select(IMAGES) for part in parts), pl.Schema(IMAGES_SCHEMA), _KEY)
 
 
 class IndexStage:
@@ -126,24 +160,23 @@ class IndexStage:
             StoreError: when the embeddings are missing or mix several encoders.
         """
         started = time.monotonic()
-        embeddings, images = embedded_images(self._store, self._name)
+        embeddings, images = embedded_rows(self._store, self._name)
         fingerprint = embeddings.properties[FINGERPRINT]
         vectors = VectorTable(self._store, self._name, fingerprint)
         latest = self.table.latest()
         recipe = {
-            **_kind(self._settings or _same_kind(latest), latest, images.height),
+            **_kind(self._settings or _same_kind(latest), latest, len(images)),
             FINGERPRINT: fingerprint,
             REBUILDS: vectors.rebuild_count or None,
         }
         same = latest is not None and all(latest.properties.get(k) == v for k, v in recipe.items())
         changes, is_rebuilt = None, False
-        if latest is not None and same and _is_current(self.table, latest, images):
+        if latest is not None and same and self._is_current(latest, images):
             commit = latest
         else:
             index = _open_or_none(self.table, latest, self._log) if same else None
             is_rebuilt = index is None
-            before = (index.entries, index.next_number) if index is not None else (NO_ENTRIES, 0)
-            changes = update_entries(*before, images)
+            changes = self._changes(index, latest, images)
             commit = self._write(index, changes, vectors, embeddings, latest, recipe)
         file = commit.file_with_role(INDEX)
         return IndexReport(
@@ -153,7 +186,7 @@ class IndexStage:
             images=commit.rows,
             kind=commit.properties["kind"],
             dim=commit.properties["dim"],
-            added=changes.added.height if changes is not None else 0,
+            added=len(changes.added) if changes is not None else 0,
             removed=changes.removed if changes is not None else 0,
             moved=changes.moved if changes is not None else 0,
             rebuilt=is_rebuilt,
@@ -165,6 +198,23 @@ class IndexStage:
             ),
             fingerprint=commit.properties[FINGERPRINT],
         )
+
+    def _is_current(self, latest: Commit, images: RowBlocks) -> bool:
+        if latest.rows != len(images):
+            return False
+        # Only this stage can rebuild a damaged index, so it verifies every byte.
+        is_intact = self.table.verify_checksums(latest)
+        return is_intact and index_rows(self._store, self._name, latest).equals(images)
+
+    def _changes(
+        self, index: FlatIndex | None, latest: Commit | None, images: RowBlocks
+    ) -> EntriesUpdate:
+        """How the entries of an index become those of some images."""
+        if index is None or latest is None:
+            return update_entries(NO_ENTRIES, 0, images)
+        parts = (part.select(list(ENTRIES_SCHEMA)) for part in self.table.read_parts(latest))
+        before = sorted_rows(parts, pl.Schema(ENTRIES_SCHEMA), _KEY)
+        return update_entries(before, index.next_number, images)
 
     def _write(
         self,
@@ -182,15 +232,19 @@ class IndexStage:
             path = folder / "index.faiss"
             dim = write_index(path, index, changes, vectors, recipe["nprobe"])
             file = self.table.upload(path, role=INDEX)
-        entries = changes.entries
+        entries, existing = changes.entries, latest.files_with_role() if latest else ()
+        files = [
+            self.table.write_rows(entries.read(block.start, block.stop), existing=existing)
+            for block in id_blocks(entries)
+        ]
         pending = PendingCommit(
-            [file, self.table.write_rows(entries)],
+            [file, *files],
             inputs={"embeddings": embeddings.version},
             properties={
                 **recipe,
                 "metric": METRIC,
                 "dim": dim,
-                "items": entries["id"].n_unique(),
+                "items": item_count(entries),
                 "next_number": changes.next_number,
                 ENCODER: embeddings.properties[ENCODER],
             },
@@ -224,7 +278,7 @@ def vectors_of(vectors: VectorTable, sha256: pl.Series) -> Floats:
     Holds one file of vectors at a time beside the result.
     """
     result = np.empty((0, 0), dtype=np.float32)
-    for rows, part in vectors.read_rows(sha256):
+    for rows, part in vectors.read_rows(RowBlocks.of(sha256.alias(SHA256).to_frame())):
         if not result.size:
             result = np.empty((len(sha256), part.shape[1]), dtype=np.float32)
         result[rows] = part
@@ -239,7 +293,13 @@ def latest_index(store: Store, name: str) -> Commit:
     return commit
 
 
-def open_index(store: Store, name: str, *, version: int | None = None) -> tuple[Commit, FlatIndex]:
+def open_index(
+    store: Store,
+    name: str,
+    *,
+    version: int | None = None,
+    columns: Sequence[str] = tuple(ENTRIES_SCHEMA),
+) -> tuple[Commit, FlatIndex]:
     """An index commit of a catalog and its index, the file verified.
 
     The file, or a temporary copy of a remote one, is mapped into memory, which processes share.
@@ -248,6 +308,7 @@ def open_index(store: Store, name: str, *, version: int | None = None) -> tuple[
         store: the store of the catalog.
         name: the catalog.
         version: of the index; the latest by default.
+        columns: of its entries, the number among them.
 
     Raises:
         StoreError: when there is none.
@@ -255,10 +316,12 @@ def open_index(store: Store, name: str, *, version: int | None = None) -> tuple[
     """
     table = index_table(store, name)
     commit = latest_index(store, name) if version is None else table.at(version)
-    return commit, _open(table, commit)
+    return commit, _open(table, commit, columns)
 
 
-def _open(table: Table, commit: Commit) -> FlatIndex:
+def _open(
+    table: Table, commit: Commit, columns: Sequence[str] = tuple(ENTRIES_SCHEMA)
+) -> FlatIndex:
     from imgsim_assets.index.flat import FlatIndex
     from imgsim_assets.index.ivf import IvfIndex
 
@@ -266,7 +329,9 @@ def _open(table: Table, commit: Commit) -> FlatIndex:
     file = commit.file_with_role(INDEX)
     if file is None:
         raise StoreError(f"table {table.name} version {commit.version} lists no index file")
-    entries = table.read(commit)
+    none = pl.DataFrame(schema={name: ENTRIES_SCHEMA[name] for name in columns})
+    parts = table.read_parts(commit, columns=columns)
+    entries = pl.concat([none, *(part.select(columns) for part in parts)])
     # FAISS would load a flipped byte without an error: it gets verified files only.
     with table.local_copy(file) as local:
         return kind.load(local, entries, commit.properties["next_number"])
@@ -289,18 +354,11 @@ def _kind(settings: IndexSettings, latest: Commit | None, images: int) -> dict[s
     return {"kind": "flat", "nprobe": None}
 
 
-def _is_current(table: Table, latest: Commit, images: pl.DataFrame) -> bool:
-    if latest.rows != images.height:
-        return False
-    # Only this stage can rebuild a damaged index, so it verifies every byte.
-    return table.verify_checksums(latest) and table.read(latest, columns=IMAGES).equals(images)
-
-
 def _open_or_none(table: Table, latest: Commit | None, log: Log) -> FlatIndex | None:
     if latest is None:
         return None
     try:
-        index = _open(table, latest)
+        index = _open(table, latest, [NUMBER])
     except StoreError as error:
         log(f"the index is rebuilt from the vectors: {error}")
         return None

@@ -43,14 +43,16 @@ def write_flat(path: Path, dim: int, count: int, parts: Parts) -> None:
     index = faiss.IndexIDMap2(faiss.IndexFlatIP(dim))
     index.ntotal = index.index.ntotal = count
     head = _head(index, 2 * _EMPTY_ARRAY)
-    numbers = [np.empty(0, np.int64)]
+    numbers, written = np.empty(count, "<i8"), 0
     with open(path, "wb") as file:
         file.write(head + _length(count * dim))
         for of_part, vectors in parts:
             with errors_about(path):
                 file.write(_contiguous(vectors).data)
-            numbers.append(of_part)
-        file.write(_length(count) + np.concatenate(numbers).astype("<i8").tobytes())
+            numbers[written : written + len(of_part)] = of_part
+            written += len(of_part)
+        file.write(_length(count))
+        file.write(numbers.data)
 
 
 def write_ivf(

@@ -25,6 +25,7 @@ from imgsim_assets.similarity.matches import MATCHES, decisions_about, reviewed_
 from imgsim_assets.similarity.materialized import LEFT_ITEMS, RIGHT_ITEMS, read_role
 from imgsim_assets.similarity.settings import CROSS_CATALOG_GROUPS
 from imgsim_assets.storage.commit import Commit
+from imgsim_assets.storage.row_blocks import RowBlocks
 from imgsim_assets.storage.shards import Shard
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import Table, with_key
@@ -176,9 +177,8 @@ def has_current_decisions(store: Store, commit: Commit) -> bool:
 def _honours_decisions(store: Store, commit: Commit, left: Vectors, right: Vectors) -> bool:
     settings = commit.properties
     with_itself = settings["left"] == settings["right"]
-    decisions = decisions_about(
-        store, commit.table, left.images, right.images, with_itself=with_itself
-    )
+    images = RowBlocks.of(left.images), RowBlocks.of(right.images)
+    decisions = decisions_about(store, commit.table, *images, with_itself=with_itself)
     return decisions.digest == settings.get("decisions")
 
 

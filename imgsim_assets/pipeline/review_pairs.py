@@ -29,6 +29,7 @@ from imgsim_assets.similarity.orientations import stored_turned
 from imgsim_assets.similarity.population import matches_before_decisions
 from imgsim_assets.similarity.review_threshold import MAX_PRODUCTS, threshold_of
 from imgsim_assets.storage.commit import Commit
+from imgsim_assets.storage.row_blocks import RowBlocks
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import Table
 
@@ -219,7 +220,7 @@ def _undecided(store: Store, version: _Version, pairs: pl.DataFrame) -> pl.DataF
 
 def _decisions(store: Store, version: _Version) -> Decisions:
     properties = version.commit.properties
-    left, right = (_recorded(version, role) for role in (LEFT_ITEMS, RIGHT_ITEMS))
+    left, right = (RowBlocks.of(_recorded(version, role)) for role in (LEFT_ITEMS, RIGHT_ITEMS))
     with_itself = properties["left"] == properties["right"]
     return decisions_about(store, version.table.name, left, right, with_itself=with_itself)
 

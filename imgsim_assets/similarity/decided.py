@@ -8,7 +8,6 @@ import numpy as np
 import polars as pl
 
 from imgsim_assets.reviews.decisions import Decisions
-from imgsim_assets.similarity.id_blocks import IdBlock
 from imgsim_assets.similarity.item_pairs import (
     SCHEMA,
     best_of_each,
@@ -21,6 +20,7 @@ from imgsim_assets.similarity.items import Items
 from imgsim_assets.similarity.join_spec import MIN_COSINE
 from imgsim_assets.similarity.mean_best import mean_best
 from imgsim_assets.similarity.vector_blocks import cosines
+from imgsim_assets.storage.id_blocks import IdBlock
 
 _PAIR = ["left_id", "right_id"]
 _IS_DECIDED = "is_decided"

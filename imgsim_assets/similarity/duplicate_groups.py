@@ -298,7 +298,9 @@ class GroupStage:
         prefix = {name: f"{name}{separator}" if separator else "" for name in catalogs}
         recorded = pl.concat(
             (
-                of_catalog.recorded.with_columns((pl.lit(prefix[name]) + pl.col("id")).alias("id"))
+                of_catalog.recorded.all().with_columns(
+                    (pl.lit(prefix[name]) + pl.col("id")).alias("id")
+                )
                 for name, of_catalog in selected.items()
             ),
             how="diagonal",

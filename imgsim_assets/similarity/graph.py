@@ -53,7 +53,8 @@ from imgsim_assets.similarity.threshold import resolve_threshold
 from imgsim_assets.similarity.updated_lists import updated_lists
 from imgsim_assets.similarity.values import WITHIN, items_versions
 from imgsim_assets.storage.commit import ROWS, DataFile
-from imgsim_assets.storage.digest import rows_digest
+from imgsim_assets.storage.digest import RowsDigest
+from imgsim_assets.storage.row_blocks import RowBlocks
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import Table
 
@@ -251,9 +252,16 @@ class GraphStage:
             incremental=update.incremental,
             seconds=time.monotonic() - started,
             changed=update.commit != latest,
-            data_version=rows_digest(nodes.recorded.cast(pl.String).fill_null(""), str(recipe)),
+            data_version=_digest(nodes.recorded, str(recipe)),
             fingerprint=fingerprint,
         )
+
+
+def _digest(images: RowBlocks, context: str) -> str:
+    digest = RowsDigest(len(images.columns), context)
+    for _, block in images.blocks():
+        digest.update(block.cast(pl.String).fill_null(""))
+    return digest.hexdigest()
 
 
 def _write_edges(

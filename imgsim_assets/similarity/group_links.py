@@ -97,7 +97,9 @@ def _links_of_block(rows: Items, images: Items, is_exact: bool, block: ListBlock
     pairs = _of_images(block.lists, rows, images)
     if is_exact:
         pairs = pairs.filter(pl.col("left_id") < pl.col("right_id"))
-    return link_positions(pairs, images.keys["id"])
+    linked = pl.concat([pairs["left_id"], pairs["right_id"]]).unique().sort()
+    numbers: Indices = images.row_numbers(linked)[link_positions(pairs, linked)]
+    return numbers
 
 
 def _of_images(pairs: pl.DataFrame, rows: Items, images: Items) -> pl.DataFrame:

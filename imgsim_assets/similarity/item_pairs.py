@@ -41,8 +41,8 @@ def item_pairs(rows: pl.DataFrame, left: Items, right: Items, k: int | None = No
     if not has_several:
         pairs = best_of_each(pairs, k)
     for side, items in (("left", left), ("right", right)):
-        images = items.keys.select(
-            items.rows["id"].alias(f"{side}_id"),
+        images = items.images_of(pairs[f"{side}_id"]).select(
+            pl.col("row_id").alias(f"{side}_id"),
             pl.col("id").alias(f"{side}_item"),
             pl.col("image").alias(f"{side}_image"),
             pl.col("sha256").alias(f"{side}_sha256"),

@@ -19,11 +19,14 @@ from numpy.typing import NDArray
 from imgsim_assets.encoders.recorded import FINGERPRINT
 from imgsim_assets.encoders.vectors import REBUILDS, VectorTable
 from imgsim_assets.images.orientation import ORIENTATIONS
-from imgsim_assets.index.stage import embedded_images, index_table, latest_index, open_index
+from imgsim_assets.index.entries import NUMBER
+from imgsim_assets.index.stage import embedded_rows, index_rows, latest_index, open_index
 from imgsim_assets.similarity.cosine import Floats, Indices
 from imgsim_assets.similarity.join_input import JoinInput
 from imgsim_assets.similarity.vector_blocks import Part, VectorBlocks
 from imgsim_assets.storage.commit import Commit
+from imgsim_assets.storage.id_blocks import IdBlock, id_blocks
+from imgsim_assets.storage.row_blocks import RowBlocks, begins_item, matched_blocks, sorted_rows
 from imgsim_assets.storage.store import Store
 
 # Why an image is not compared; null for images that are.
@@ -32,7 +35,6 @@ LEFT_OUT = "left_out"
 VALUE = "value"
 # The orientation of a row's image, by its number in ORIENTATIONS; absent where all are upright.
 ORIENTATION = "orientation"
-_KEYS = ["id", "image", "sha256"]
 _SEPARATOR = "\0"
 _DIGITS = 4
 
@@ -41,34 +43,41 @@ _DIGITS = 4
 class Items:
     """Images of items with their vectors.
 
-    `keys` has the columns id, image and sha256, and `blocks` are their unit vectors (n, d) in the
+    `images` has the columns id, image and sha256, and `blocks` are their unit vectors (n, d) in the
     same order: by id and image as they are read, by id and sha256 as they are compared.
     `source` has all images that were read, where some are not compared: id, image, sha256 and, if
-    any is left out, left_out, which says why. With `within`, keys have the column value, too. With
-    `orientations`, each image has a row for each of its orientations, in their order.
+    any is left out, left_out, which says why. With `within`, images have the column value, too.
+    With `orientations`, each image has a row for each of its orientations, in their order.
     """
 
-    keys: pl.DataFrame
+    images: RowBlocks
     blocks: VectorBlocks
-    source: pl.DataFrame | None = None
+    source: RowBlocks | None = None
 
     def __init__(
         self,
-        keys: pl.DataFrame,
+        images: pl.DataFrame | RowBlocks,
         vectors: Floats | VectorBlocks,
-        source: pl.DataFrame | None = None,
+        source: pl.DataFrame | RowBlocks | None = None,
     ) -> None:
-        """Vectors are an array (n, d), or are read when they are needed."""
+        """Rows are in a frame or in blocks; vectors are an array (n, d), or are read later."""
         blocks = vectors if isinstance(vectors, VectorBlocks) else VectorBlocks.of(vectors)
-        for name, value in (("keys", keys), ("blocks", blocks), ("source", source)):
+        rows = _in_blocks(images)
+        of_source = None if source is None else _in_blocks(source)
+        for name, value in (("images", rows), ("blocks", blocks), ("source", of_source)):
             object.__setattr__(self, name, value)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Without the cached properties, which may hold vectors.
-        return Items, (self.keys, self.blocks, self.source)
+        return Items, (self.images, self.blocks, self.source)
 
     def __len__(self) -> int:
-        return self.keys.height
+        return len(self.images)
+
+    @property
+    def keys(self) -> pl.DataFrame:
+        """All images at once, for few of them."""
+        return self.images.all()
 
     @property
     def vectors(self) -> Floats:
@@ -83,8 +92,12 @@ class Items:
     @cached_property
     def numbers(self) -> Indices:
         """The number of each row's item, (n,), from 0 in the order of ids."""
-        numbers: Indices = self.keys["id"].rle_id().cast(pl.Int64).to_numpy()
-        return numbers
+        begins = np.empty(len(self), dtype=bool)
+        last: str | None = None
+        for start, rows in self.images.blocks(["id"]):
+            begins[start : start + rows.height] = begins_item(rows["id"], last)
+            last = rows["id"][-1] if rows.height else None
+        return np.cumsum(begins) - 1
 
     @cached_property
     def first_rows(self) -> Indices:
@@ -94,7 +107,7 @@ class Items:
     @property
     def ids(self) -> pl.Series:
         """The id of each item."""
-        return self.keys["id"].gather(self.first_rows)
+        return self.images.gather(self.first_rows, ["id"])["id"]
 
     @property
     def count(self) -> int:
@@ -107,19 +120,50 @@ class Items:
         return int(np.bincount(self.numbers).max()) if self.count < len(self) else 1
 
     @cached_property
-    def rows(self) -> pl.DataFrame:
+    def id_blocks(self) -> list[IdBlock]:
+        """The rows in blocks of whole items."""
+        return id_blocks(self.images)
+
+    def row_numbers(self, row_ids: pl.Series) -> Indices:
+        """The numbers of the rows with some ids (as of `row_blocks`), both ascending."""
+        wanted = RowBlocks.of(row_ids.alias("id").to_frame())
+        found, first = [np.empty(0, np.int64)], 0
+        for some, rows in matched_blocks(wanted, self.row_blocks, "id"):
+            if some.height:
+                found.append(first + np.flatnonzero(rows["id"].is_in(some["id"].implode())))
+            first += rows.height
+        return np.concatenate(found)
+
+    def images_of(self, row_ids: pl.Series) -> pl.DataFrame:
+        """The images of some rows (ids as of `row_blocks`), in their order.
+
+        Returns:
+            row_id, and the columns of `images`.
+        """
+        numbers = self.row_numbers(row_ids.unique().sort())
+        return self.images.gather(numbers).with_columns(
+            self.row_blocks.gather(numbers, ["id"])["id"].alias("row_id")
+        )
+
+    @cached_property
+    def row_blocks(self) -> RowBlocks:
         """What identifies each row: its key as `id`, and the columns that it depends on."""
-        return row_keys(self.keys)
+        return row_keys(self.images)
 
     @property
-    def recorded(self) -> pl.DataFrame:
+    def rows(self) -> pl.DataFrame:
+        """`row_blocks` at once, for few of them."""
+        return self.row_blocks.all()
+
+    @property
+    def recorded(self) -> RowBlocks:
         """What a result records of its input: all images, those left out too."""
-        return self.keys if self.source is None else self.source
+        return self.images if self.source is None else self.source
 
     @property
     def is_turned(self) -> bool:
         """Whether each image has a row for each of its orientations."""
-        return ORIENTATION in self.keys.columns
+        return ORIENTATION in self.images.columns
 
     @property
     def upright(self) -> Items:
@@ -137,7 +181,7 @@ class Items:
 
     def slice(self, start: int, stop: int) -> Items:
         """The rows from `start` to `stop`, which are all rows of their items."""
-        return Items(self.keys[start:stop], self.blocks.slice(start, stop))
+        return Items(self.images.read(start, stop), self.blocks.slice(start, stop))
 
     def where(self, mask: NDArray[np.bool_]) -> Items:
         """The rows of a mask (n,), in their order."""
@@ -145,12 +189,26 @@ class Items:
         return Items(self.keys.filter(pl.Series(mask)), self.blocks.take(rows), self.source)
 
 
-def row_keys(keys: pl.DataFrame) -> pl.DataFrame:
+def _in_blocks(rows: pl.DataFrame | RowBlocks) -> RowBlocks:
+    return rows if isinstance(rows, RowBlocks) else RowBlocks.of(rows)
+
+
+def row_keys(images: RowBlocks) -> RowBlocks:
     """The rows of images (id, image, sha256) that are sorted by id and sha256, without `image`.
 
     Where an item has several images, `id` becomes the row's key.
     """
-    rows = keys.drop("image", strict=False)
+    schema = pl.Schema({name: of for name, of in images.schema.items() if name != "image"})
+    parts = (
+        _row_keys(images.read(block.start, block.stop)).select(schema.names())
+        for block in id_blocks(images)
+    )
+    return RowBlocks.collect(parts, schema)
+
+
+def _row_keys(images: pl.DataFrame) -> pl.DataFrame:
+    """`row_keys` of all images of some items."""
+    rows = images.drop("image", strict=False)
     follows = (pl.col("id") == pl.col("id").shift()).fill_null(value=False)
     if not rows.select(follows.any()).item():
         return rows
@@ -160,16 +218,19 @@ def row_keys(keys: pl.DataFrame) -> pl.DataFrame:
     return rows.with_columns(pl.when(follows).then(key).otherwise(pl.col("id")).alias("id"))
 
 
-def recorded_rows(recorded: pl.DataFrame, *, turned: bool = False) -> pl.DataFrame:
-    """The rows of `Items.recorded` that were compared, as of `Items.rows`.
+def recorded_rows(recorded: RowBlocks, *, turned: bool = False) -> RowBlocks:
+    """The rows of `Items.recorded` that were compared, as of `Items.row_blocks`.
 
     `turned` says whether each image was compared in all its orientations.
     """
     if LEFT_OUT in recorded.columns:
-        recorded = recorded.filter(pl.col(LEFT_OUT).is_null()).drop(LEFT_OUT)
-    if not recorded["id"].is_sorted() or recorded["id"].n_unique() < recorded.height:
-        recorded = recorded.sort("id", "sha256")
-    return row_keys(turned_keys(recorded) if turned else recorded)
+        kept = pl.Schema({name: of for name, of in recorded.schema.items() if name != LEFT_OUT})
+        recorded = recorded.map(
+            lambda block: block.filter(pl.col(LEFT_OUT).is_null()).drop(LEFT_OUT), kept
+        )
+    by_image = ["id", "sha256"]
+    recorded = sorted_rows((rows for _, rows in recorded.blocks()), recorded.schema, by_image)
+    return row_keys(RowBlocks.of(turned_keys(recorded.all())) if turned else recorded)
 
 
 def turned_keys(keys: pl.DataFrame) -> pl.DataFrame:
@@ -187,11 +248,11 @@ class StoredVectors:
     store: Store
     name: str
     fingerprint: str
-    sha256: pl.Series
+    images: RowBlocks
 
     def __call__(self) -> Iterator[Part]:
         """All vectors, in parts; StoreError as of `VectorTable.read_rows`."""
-        yield from VectorTable(self.store, self.name, self.fingerprint).read_rows(self.sha256)
+        yield from VectorTable(self.store, self.name, self.fingerprint).read_rows(self.images)
 
 
 @dataclass(frozen=True)
@@ -204,17 +265,20 @@ class IndexedVectors:
 
     def __call__(self) -> Iterator[Part]:
         """All vectors, in parts; CorruptFileError for a damaged file."""
-        _, index = open_index(self.store, self.name, version=self.version)
+        _, index = open_index(self.store, self.name, version=self.version, columns=[NUMBER])
         yield from index.parts()
 
 
-def with_vectors(store: Store, name: str, fingerprint: str, keys: pl.DataFrame) -> Items:
+def with_vectors(
+    store: Store, name: str, fingerprint: str, images: pl.DataFrame | RowBlocks
+) -> Items:
     """Images (id, image, sha256; sorted by id) with their vectors of an encoder fingerprint.
 
     Vectors are read when they are needed, which raises StoreError for missing or damaged ones.
     """
-    parts = StoredVectors(store, name, fingerprint, keys["sha256"])
-    return Items(keys, VectorBlocks.from_parts(keys.height, parts))
+    rows = _in_blocks(images)
+    parts = StoredVectors(store, name, fingerprint, rows)
+    return Items(rows, VectorBlocks.from_parts(len(rows), parts))
 
 
 def from_embeddings(store: Store, name: str) -> tuple[Commit, Items]:
@@ -225,8 +289,8 @@ def from_embeddings(store: Store, name: str) -> tuple[Commit, Items]:
     Raises:
         StoreError: when there is none, or when it mixes several encoders.
     """
-    commit, keys = embedded_images(store, name)
-    return commit, with_vectors(store, name, commit.properties[FINGERPRINT], keys.select(_KEYS))
+    commit, images = embedded_rows(store, name)
+    return commit, with_vectors(store, name, commit.properties[FINGERPRINT], images)
 
 
 def from_index(store: Store, name: str) -> tuple[Commit, Items]:
@@ -239,9 +303,9 @@ def from_index(store: Store, name: str) -> tuple[Commit, Items]:
         CorruptFileError: when the table of its entries is damaged.
     """
     commit = latest_index(store, name)
-    keys = index_table(store, name).read(commit).select(_KEYS)
+    images = index_rows(store, name, commit)
     parts = IndexedVectors(store, name, commit.version)
-    return commit, Items(keys, VectorBlocks.from_parts(keys.height, parts))
+    return commit, Items(images, VectorBlocks.from_parts(len(images), parts))
 
 
 def vector_rebuilds(*counts: int) -> dict[str, list[int]]:

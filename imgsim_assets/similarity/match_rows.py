@@ -11,7 +11,6 @@ import polars as pl
 from imgsim_assets.reviews.decisions import Decisions
 from imgsim_assets.similarity.decided import DecidedPairs
 from imgsim_assets.similarity.evidence.accepted_pairs import with_evidence
-from imgsim_assets.similarity.id_blocks import ALL_IDS, IdBlock
 from imgsim_assets.similarity.items import ORIENTATION
 from imgsim_assets.similarity.materialized import MaterializedResult
 from imgsim_assets.similarity.neighbor_lists import with_rank
@@ -19,6 +18,7 @@ from imgsim_assets.similarity.orientations import with_names
 from imgsim_assets.similarity.population import CHANGED_BY_DECISIONS, changes_by_decisions
 from imgsim_assets.storage.commit import Commit, DataFile
 from imgsim_assets.storage.digest import RowsDigest
+from imgsim_assets.storage.id_blocks import ALL_IDS, IdBlock
 from imgsim_assets.storage.table import Table
 
 SCHEMA = {

@@ -64,6 +64,7 @@ from imgsim_assets.similarity.selection import (
 from imgsim_assets.similarity.settings import METHOD, MIN_RECALL, MatchSettings, PairSettings
 from imgsim_assets.similarity.threshold import resolve_threshold
 from imgsim_assets.similarity.values import WITHIN, items_versions
+from imgsim_assets.storage.row_blocks import RowBlocks
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import Table
 
@@ -319,14 +320,14 @@ class MatchStage:
         return decisions_about(
             self._store,
             self.table.name,
-            left.keys,
-            right.keys,
+            left.images,
+            right.images,
             with_itself=self._left == self._right,
         )
 
 
 def decisions_about(
-    store: Store, name: str, left: pl.DataFrame, right: pl.DataFrame, *, with_itself: bool
+    store: Store, name: str, left: RowBlocks, right: RowBlocks, *, with_itself: bool
 ) -> Decisions:
     """People's decisions about a match table and the variants of it.
 
@@ -339,7 +340,15 @@ def decisions_about(
     """
     table = reviews_table(store, reviewed_name(name))
     reviews = read_reviews(table, table.latest())
-    return Decisions.of(reviews, left, right, with_itself=with_itself)
+    ids = pl.concat([reviews["left_id"], reviews["right_id"]]).unique()
+    images = (_images_of_items(side, ids) for side in (left, right))
+    return Decisions.of(reviews, *images, with_itself=with_itself)
+
+
+def _images_of_items(images: RowBlocks, ids: pl.Series) -> pl.DataFrame:
+    """Id and sha256 of the images of some items."""
+    is_chosen = pl.col("id").is_in(ids.implode())
+    return pl.concat(block.filter(is_chosen) for _, block in images.blocks(["id", "sha256"]))
 
 
 def reviewed_name(table: str) -> str:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from typing import Any, NamedTuple
 
 import polars as pl
 
 from imgsim_assets.errors import CorruptFileError
-from imgsim_assets.similarity.id_blocks import ALL_IDS, IdBlock, id_blocks
 from imgsim_assets.similarity.items import Items, recorded_rows
 from imgsim_assets.similarity.neighbor_lists import CachedNeighborLists
 from imgsim_assets.similarity.reusable_lists import COMPLETE, LIST_SCHEMA
 from imgsim_assets.storage.commit import ROWS, Commit, DataFile, PendingCommit
+from imgsim_assets.storage.id_blocks import ALL_IDS, IdBlock, id_blocks
+from imgsim_assets.storage.row_blocks import RowBlocks, matched_blocks
 from imgsim_assets.storage.table import Table
 
 LEFT_ITEMS = "left_items"
@@ -54,18 +56,24 @@ class ResultUpdate:
 class _Intact(NamedTuple):
     """The rows of the intact files of a role, None without any, and the ranges of the others."""
 
-    rows: pl.DataFrame | None
+    rows: RowBlocks | None
     lost: Sequence[IdBlock]
 
 
-def read_role(table: Table, commit: Commit, role: str) -> pl.DataFrame | None:
+def role_rows(table: Table, commit: Commit, role: str) -> RowBlocks | None:
     """The rows of all files of a role, in commit order; None without such a file.
 
     Raises:
         CorruptFileError: a file is missing or damaged.
     """
-    frames = [table.read_file(file) for file in commit.files_with_role(role)]
-    return pl.concat(frames) if frames else None
+    files = commit.files_with_role(role)
+    return RowBlocks.collect(map(table.read_file, files)) if files else None
+
+
+def read_role(table: Table, commit: Commit, role: str) -> pl.DataFrame | None:
+    """`role_rows` at once."""
+    rows = role_rows(table, commit, role)
+    return rows.all() if rows is not None else None
 
 
 @dataclass(frozen=True)
@@ -164,14 +172,21 @@ class MaterializedResult:
     def _intact(self, role: str) -> _Intact:
         """What the latest commit records of its input, as far as its files are intact."""
         files = self.latest.files_with_role(role) if self.latest is not None else ()
-        frames, lost = [], []
-        for file in files:
-            try:
-                frames.append(self.table.read_file(file))
-            except CorruptFileError:
-                first, after = _range(file)
-                lost.append(ALL_IDS._replace(first=first, after=after))
-        return _Intact(pl.concat(frames) if frames else None, lost)
+        lost = []
+
+        def intact() -> Iterator[pl.DataFrame]:
+            for file in files:
+                try:
+                    yield self.table.read_file(file)
+                except CorruptFileError:
+                    first, after = _range(file)
+                    lost.append(ALL_IDS._replace(first=first, after=after))
+
+        parts = intact()
+        first_part = next(parts, None)
+        if first_part is None:
+            return _Intact(None, lost)
+        return _Intact(RowBlocks.collect(chain([first_part], parts)), lost)
 
     def write_block(
         self, rows: pl.DataFrame, role: str = ROWS, block: IdBlock = ALL_IDS
@@ -279,12 +294,12 @@ class MaterializedResult:
         """What a result records of its input, by blocks."""
         rows = items.recorded
         return [
-            self.write_block(rows[block.start : block.stop], role, block)
-            for block in id_blocks(rows["id"])
+            self.write_block(rows.read(block.start, block.stop), role, block)
+            for block in id_blocks(rows)
         ]
 
 
-def _is_renumbered(before: pl.DataFrame | None, now: pl.DataFrame) -> bool:
+def _is_renumbered(before: RowBlocks | None, now: RowBlocks) -> bool:
     """Whether an image of both has other numbers within its item, of which it can have several."""
     if before is None or "image" not in now.columns:
         return True
@@ -293,7 +308,8 @@ def _is_renumbered(before: pl.DataFrame | None, now: pl.DataFrame) -> bool:
         rows.join(others, on=[*image, "image"], how="anti")
         .join(others, on=image, how="semi")
         .height
-        for rows, others in ((before, now), (now, before))
+        for sides in matched_blocks(before, now, "id")
+        for rows, others in (sides, sides[::-1])
     )
 
 

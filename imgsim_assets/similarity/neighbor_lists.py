@@ -22,23 +22,23 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from imgsim_assets.compute.memory import pairs_in_memory
 from imgsim_assets.compute.tasks import run_tasks, runs_here, task_ranges
 from imgsim_assets.similarity import vector_blocks
 from imgsim_assets.similarity.approximate.list_join import references, search
 from imgsim_assets.similarity.approximate.listed_rows import ListedRows
 from imgsim_assets.similarity.block_join import Lists, NumberedLists
 from imgsim_assets.similarity.cosine import Indices
-from imgsim_assets.similarity.id_blocks import IdBlock, id_blocks
 from imgsim_assets.similarity.items import Items
 from imgsim_assets.similarity.join_side import JoinSide
 from imgsim_assets.similarity.join_spec import JoinSpec
 from imgsim_assets.similarity.references import References
 from imgsim_assets.similarity.reusable_lists import SCHEMA, ReusableLists
+from imgsim_assets.storage.id_blocks import IdBlock
+from imgsim_assets.storage.row_blocks import RowBlocks, matched_blocks
 
 R = TypeVar("R")
 
-# Blocks are updated together until they have so many cached pairs.
-_MAX_PAIRS = 1 << 21
 # What a task needs: two blocks of vectors, the working memory of a join, and the libraries.
 _TASK_BYTES = 2 * 2**30
 
@@ -52,14 +52,14 @@ class StoredLists(Protocol):
 
 @dataclass(frozen=True)
 class CachedNeighborLists:
-    """Neighbor lists, with the left and right rows (`Items.rows`) they were computed from.
+    """Neighbor lists, with the left and right rows (`Items.row_blocks`) they were computed from.
 
     The rows of the ranges `lost_left` and `lost_right` are not known, as their files are damaged.
     """
 
     lists: pl.DataFrame | StoredLists
-    left: pl.DataFrame
-    right: pl.DataFrame
+    left: RowBlocks
+    right: RowBlocks
     lost_left: Sequence[IdBlock] = ()
     lost_right: Sequence[IdBlock] = ()
 
@@ -129,7 +129,7 @@ def map_list_blocks(
     In memory are one batch and one block of vectors, and the lists of some blocks.
     """
     update = _Update.of(left, right, spec, cached)
-    blocks = id_blocks(left.keys["id"])
+    blocks = left.id_blocks
     if runs_here():
         yield from map(work, update.lists_of(blocks))
         return
@@ -196,9 +196,10 @@ class _Update:
             stays = np.zeros(len(left), dtype=bool)
             gone = pl.Series(dtype=pl.String)
             return cls(left, right, spec, None, stays, gone, np.empty(0, np.int64))
-        stays = _among(left.rows, cached.left)
-        gone = cached.right["id"].filter(pl.Series(~_among(cached.right, right.rows)))
-        new_right = np.flatnonzero(~_among(right.rows, cached.right))
+        stays = _among(left.row_blocks, cached.left)
+        has_left = np.flatnonzero(~_among(cached.right, right.row_blocks))
+        gone = cached.right.gather(has_left, ["id"])["id"]
+        new_right = np.flatnonzero(~_among(right.row_blocks, cached.right))
         return cls(left, right, spec, cached, stays, gone, new_right)
 
     def lists_of(self, blocks: Sequence[IdBlock]) -> Iterator[ListBlock]:
@@ -211,7 +212,7 @@ class _Update:
                 reusable = self.reusable(block)
                 some.append((block, reusable))
                 pairs += reusable.pairs.height
-                if pairs >= _MAX_PAIRS:
+                if pairs >= pairs_in_memory():
                     yield from self.completed(some, of_changed)
                     some, pairs = [], 0
             if some:
@@ -232,7 +233,7 @@ class _Update:
 
     def reusable(self, block: IdBlock) -> ReusableLists:
         """What can be reused for the rows of a block."""
-        ids = self.left.rows["id"].slice(block.start, block.stop - block.start)
+        ids = self.left.row_blocks.read(block.start, block.stop, ["id"])["id"]
         pairs = self.cached.of_block(block) if self.cached is not None else None
         if self.cached is None or pairs is None:
             return ReusableLists.none(ids)
@@ -281,17 +282,23 @@ class _Update:
             rows, minimum = JoinSide.of(self.left).take(others), cutoffs[~recompute]
             of_others = search(rows, self._new_references, self.spec, minimum)
             found.append(of_others.of_rows(others, self.new_right))
-        depth, right_ids = self.spec.depth(self.right.max_images), self.right.rows["id"]
+        depth = self.spec.depth(self.right.max_images)
+        right_rows = np.unique(np.concatenate([lists.j for lists in found]))
+        right_ids = self.right.row_blocks.gather(right_rows, ["id"])["id"]
         for block, reusable in group:
             added = Lists.of_block(found, block.start, block.stop)
             is_unchanged = reusable.is_unchanged and not len(added.i)
-            lists = reusable.cached if is_unchanged else reusable.merged(added, depth, right_ids)
+            added_ids = right_ids.gather(np.searchsorted(right_rows, added.j))
+            lists = reusable.cached if is_unchanged else reusable.merged(added, depth, added_ids)
             yield ListBlock(block, lists, reusable.is_cached, is_unchanged)
 
 
-def _among(rows: pl.DataFrame, others: pl.DataFrame) -> NDArray[np.bool_]:
-    """Which rows are among others: of the same key and image, (n,)."""
-    found = rows.with_row_index("row").join(others, on=rows.columns, how="semi")["row"]
-    mask = np.zeros(rows.height, dtype=bool)
-    mask[found.to_numpy()] = True
+def _among(rows: RowBlocks, others: RowBlocks) -> NDArray[np.bool_]:
+    """Which rows are among others: of the same key and image, (n,); both by key."""
+    mask = np.zeros(len(rows), dtype=bool)
+    start = 0
+    for some, of_others in matched_blocks(rows, others, "id"):
+        found = some.with_row_index("row").join(of_others, on=some.columns, how="semi")["row"]
+        mask[start + found.to_numpy()] = True
+        start += some.height
     return mask

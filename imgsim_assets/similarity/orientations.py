@@ -26,6 +26,7 @@ from imgsim_assets.similarity.join import cosine_matrix
 from imgsim_assets.similarity.materialized import ORIENTATIONS_PROPERTY
 from imgsim_assets.similarity.vector_blocks import Part, VectorBlocks, cosines
 from imgsim_assets.storage.commit import Commit
+from imgsim_assets.storage.row_blocks import RowBlocks
 from imgsim_assets.storage.store import Store
 
 # Property of a result: how often damaged vectors of turned images were dropped, if ever.
@@ -103,7 +104,7 @@ class StoredTurnedVectors:
         upright = VectorTable(self.store, self.name, self.fingerprint)
         tables = [upright, *turned_tables(self.store, self.name, self.fingerprint)]
         for number, table in enumerate(tables):
-            for rows, vectors in table.read_rows(self.sha256):
+            for rows, vectors in table.read_rows(RowBlocks.of(self.sha256.to_frame())):
                 yield rows * len(tables) + number, vectors
 
 

@@ -113,11 +113,14 @@ class ReusableLists:
         return cutoffs
 
     def merged(self, new: Lists, depth: int | None, right_ids: pl.Series) -> pl.DataFrame:
-        """The lists with new pairs, each truncated at `depth` and where pairs may be missing."""
+        """The lists with new pairs, each truncated at `depth` and where pairs may be missing.
+
+        `right_ids` are the keys of the right rows of the new pairs.
+        """
         added = pl.DataFrame(
             {
                 "left_id": self.ids.gather(new.i),
-                "right_id": right_ids.gather(new.j),
+                "right_id": right_ids,
                 "similarity": new.similarity,
             },
             schema=SCHEMA,

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 import polars as pl
 
+from imgsim_assets.compute.memory import join_budget
 from imgsim_assets.similarity.cosine import Doubles, Indices, UnitRows, pair_cosines
 from imgsim_assets.similarity.join import pairs_above
 from imgsim_assets.similarity.join_input import InputPair, JoinInput
@@ -43,8 +44,11 @@ def row_pairs(
         Pairs by left row, falling cosine and right row.
     """
     if k is None:
-        return pairs_above(inputs, float(min_similarity[0]), shared=shared)
-    index, cosines = nearest(inputs, k, min_similarity, shared=shared)
+        threshold = float(min_similarity[0])
+        return pairs_above(inputs, threshold, memory_budget=join_budget(), shared=shared)
+    index, cosines = nearest(
+        inputs, k, min_similarity, memory_budget=join_budget(), shared=shared
+    )
     i, ranks = np.nonzero(index >= 0)
     return i, index[i, ranks], cosines[i, ranks]
 

@@ -23,6 +23,7 @@ from imgsim_assets.similarity.materialized import LEFT_ITEMS, RIGHT_ITEMS, read_
 from imgsim_assets.similarity.settings import ComparisonSettings, PairSettings
 from imgsim_assets.similarity.values import values_within
 from imgsim_assets.storage.commit import Commit
+from imgsim_assets.storage.row_blocks import item_count
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import Table
 
@@ -63,6 +64,9 @@ def compared(
     Returns:
         The rows of a join; `source` has all images, and says why some are left out.
     """
+    is_plain = values is None and ignored is None and settings.max_shared is None
+    if is_plain and items.max_images == 1:
+        return items
     if values is not None:
         keys = items.keys.join(values, on="id", how="left", maintain_order="left")
         items = Items(keys, items.blocks)
@@ -204,10 +208,11 @@ def common_images(catalogs: Mapping[str, Items]) -> pl.DataFrame:
     """
     found = []
     for name, items in catalogs.items():
-        total = items.recorded["id"].n_unique()
+        total = item_count(items.recorded)
         fewest = max(_MIN_CARRIERS, total // 2 + 1)
         common = (
-            items.keys.sort("id", "image")
+            _frequent_images(items)
+            .sort("id", "image")
             .unique(["id", "sha256"], keep="first", maintain_order=True)
             .group_by("sha256")
             .agg(pl.first("id", "image"), pl.len().cast(pl.Int64).alias("items"))
@@ -217,6 +222,22 @@ def common_images(catalogs: Mapping[str, Items]) -> pl.DataFrame:
         found.append(named.with_columns(pl.lit(total, pl.Int64).alias("catalog_items")))
     by_items = ["items", "catalog", "sha256"]
     return pl.concat(found).sort(by_items, descending=[True, False, False])
+
+
+def _frequent_images(items: Items) -> pl.DataFrame:
+    """The rows of all images that more than half of the items have, and perhaps of others.
+
+    Such an image is one of more than half of the items of some block.
+    """
+    of_blocks = []
+    for block in items.id_blocks:
+        pairs = items.images.read(block.start, block.stop, ["id", "sha256"]).unique()
+        count = pairs["id"].n_unique()
+        carriers = pairs["sha256"].value_counts().filter(2 * pl.col("count") > count)
+        of_blocks.append(carriers["sha256"])
+    frequent = pl.concat(of_blocks).unique()
+    is_frequent = pl.col("sha256").is_in(frequent.implode())
+    return pl.concat(block.filter(is_frequent) for _, block in items.images.blocks())
 
 
 def describe_common_images(common: pl.DataFrame, setting: str, shown: int = 3) -> list[str]:
@@ -247,5 +268,8 @@ def _left_out(items: Items) -> pl.DataFrame:
     """The images that are left out: sha256 and left_out."""
     if LEFT_OUT not in items.recorded.columns:
         return pl.DataFrame(schema={"sha256": pl.String, LEFT_OUT: pl.String})
-    rows = items.recorded.filter(pl.col(LEFT_OUT).is_not_null())
-    return rows.select("sha256", LEFT_OUT)
+    schema = pl.Schema({"sha256": pl.String, LEFT_OUT: pl.String})
+    is_out = pl.col(LEFT_OUT).is_not_null()
+    return items.recorded.map(
+        lambda block: block.filter(is_out).select(schema.names()), schema
+    ).all()

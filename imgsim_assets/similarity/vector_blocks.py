@@ -19,6 +19,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from imgsim_assets.compute.memory import block_bytes, vectors_in_memory
 from imgsim_assets.errors import TEMPORARY, errors_about
 from imgsim_assets.similarity.cosine import Doubles, Floats, Indices, pair_cosines
 
@@ -27,11 +28,8 @@ Part = tuple[Indices, Floats]
 # Reads all rows, in parts. It is called once by each process, and is pickled if another one is to.
 ReadParts = Callable[[], Iterator[Part]]
 
-# Vectors of so many bytes stay in memory.
-MAX_IN_MEMORY = 128 << 20
-# A block has at most so many rows, and vectors of so many bytes.
+# A block has at most so many rows.
 MAX_BLOCK_ROWS = 1 << 16
-MAX_BLOCK_BYTES = 128 << 20
 # Vectors of pairs whose cosines are computed at once.
 _MAX_PAIR_BYTES = 32 << 20
 # Rows of a scratch file are read with those between them, if these are not many more.
@@ -75,7 +73,7 @@ class VectorBlocks:
     @property
     def block_rows(self) -> int:
         """How many rows a block has, at least 1."""
-        return max(1, min(MAX_BLOCK_ROWS, MAX_BLOCK_BYTES // max(1, 4 * self.dim)))
+        return max(1, min(MAX_BLOCK_ROWS, block_bytes() // max(1, 4 * self.dim)))
 
     def open(self) -> None:
         """Read the vectors now, where they would be read when a row is asked for."""
@@ -276,7 +274,7 @@ def _filled(count: int, parts: Iterator[Part]) -> _Rows:
     for rows, vectors in parts:
         if memory is None and scratch is None:
             dim = vectors.shape[1]
-            if count * dim * 4 <= MAX_IN_MEMORY:
+            if count * dim * 4 <= vectors_in_memory():
                 memory = np.empty((count, dim), dtype=np.float32)
             else:
                 scratch = _ScratchRows(count, dim)

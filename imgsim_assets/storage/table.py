@@ -424,9 +424,29 @@ class Table:
         Raises:
             CorruptFileError: A file is corrupt and `on_corrupt` is None.
         """
+        frames = list(self.read_parts(commit, shard=shard, columns=columns, on_corrupt=on_corrupt))
+        if not frames:
+            return pl.DataFrame()
+        # Files of an earlier version of the code may have fewer columns.
+        rows = pl.concat(frames, how="diagonal_relaxed")
+        if self._keys and rows[self._sort_key].n_unique() < rows.height:
+            rows = rows.unique(subset=self._keys, keep="last", maintain_order=True)
+        return rows
+
+    def read_parts(
+        self,
+        commit: Commit,
+        *,
+        shard: Shard | None = None,
+        columns: Sequence[str] | None = None,
+        on_corrupt: Callable[[str], None] | None = None,
+    ) -> Iterator[pl.DataFrame]:
+        """The rows of a commit, a file at a time; of those with one key, the last one counts.
+
+        The arguments and errors are those of `read`.
+        """
         if columns is not None and (shard is not None or self._keys):
             columns = list(dict.fromkeys([*columns, *(self._keys or [self._sort_key])]))
-        frames = []
         files = commit.files_with_role() if shard is None else commit.row_files_for_shard(shard)
         for file in files:
             try:
@@ -436,14 +456,7 @@ class Table:
                     raise
                 on_corrupt(str(error))
                 continue
-            frames.append(self._visible_rows(commit, file, shard, rows))
-        if not frames:
-            return pl.DataFrame()
-        # Files of an earlier version of the code may have fewer columns.
-        rows = pl.concat(frames, how="diagonal_relaxed")
-        if self._keys and rows[self._sort_key].n_unique() < rows.height:
-            rows = rows.unique(subset=self._keys, keep="last", maintain_order=True)
-        return rows
+            yield self._visible_rows(commit, file, shard, rows)
 
     @contextlib.contextmanager
     def open_range_reader(

@@ -15,6 +15,7 @@ from imgsim_assets.encoders.vectors import VectorAudit, VectorRows, VectorTable
 from imgsim_assets.errors import StoreError
 from imgsim_assets.storage.commit import ROWS, DataFile
 from imgsim_assets.storage.gc import GENERATION, PER_IMAGE
+from imgsim_assets.storage.row_blocks import RowBlocks
 from imgsim_assets.storage.store import Store
 from imgsim_assets_tests.support.damage import flip_bit
 from imgsim_assets_tests.support.vectors import noise
@@ -113,7 +114,7 @@ def test_rows_are_those_of_images_that_may_occur_twice(
     table.append(_rows(keys[:5], seed=99))
     wanted = pl.Series([keys[n] for n in (7, 3, 39, 7, 20, 3)])
 
-    parts = list(table.read_rows(wanted))
+    parts = list(table.read_rows(RowBlocks.of(wanted.alias("sha256").to_frame())))
 
     positions = np.concatenate([part for part, _ in parts])
     assert sorted(positions.tolist()) == [0, 1, 2, 3, 4, 5]
@@ -127,7 +128,7 @@ def test_rows_are_those_of_images_that_may_occur_twice(
 def test_rows_of_missing_images_are_an_error_after_those_that_were_found(store: Store) -> None:
     table = _table(store)
     table.append(_rows(["a", "b"]))
-    found = table.read_rows(pl.Series(["b", "gone", "gone", "other"]))
+    found = table.read_rows(RowBlocks.of(pl.DataFrame({"sha256": ["b", "c", "c", "d"]})))
 
     assert next(found)[0].tolist() == [0]
     with pytest.raises(StoreError, match="lacks the vectors of 2 images; materialize shop"):

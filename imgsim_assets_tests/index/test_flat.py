@@ -102,7 +102,9 @@ def test_index_file_of_other_images_is_an_error(tmp_path: Path) -> None:
     write_flat(path, DIM, 2, [(np.arange(2), ROWS[:2])])
 
     for numbers in ([0, 1, 2], [1], [1, 2], []):
-        entries = NO_ENTRIES.clear(len(numbers)).with_columns(number=np.array(numbers, np.int64))
+        entries = (
+            NO_ENTRIES.all().clear(len(numbers)).with_columns(number=np.array(numbers, np.int64))
+        )
         with pytest.raises(
             StoreError, match=f"{path} holds other images than its table of entries"
         ):

@@ -8,6 +8,7 @@ import pytest
 from imgsim_assets.encoders.vectors import VectorRows, VectorTable
 from imgsim_assets.index import list_assignment
 from imgsim_assets.index.list_assignment import assigned_lists, nearest_lists
+from imgsim_assets.storage.row_blocks import RowBlocks
 from imgsim_assets.storage.store import Store
 from imgsim_assets_tests.support.pickled_tasks import pickled_tasks
 from imgsim_assets_tests.support.vectors import Floats, families, noise
@@ -54,7 +55,7 @@ def test_tasks_of_a_cluster_assign_the_same_lists(
     keys = [f"{number * 7919 % 500:064x}" for number in range(500)]
     table = VectorTable(store, "shop", "f" * 16)
     table.append(VectorRows(keys, vectors, np.ones(500, np.float32)))
-    images, quantizer = pl.Series(keys), _quantizer(noise(9, 16, 3))
+    images, quantizer = RowBlocks.of(pl.DataFrame({"sha256": keys})), _quantizer(noise(9, 16, 3))
     monkeypatch.setattr(list_assignment, "_MIN_IMAGES", 50)
 
     with pickled_tasks() as runner:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import shutil
 import threading
 import uuid
@@ -515,7 +516,7 @@ def _vectors(images: list[int], encoder: str) -> Floats:
 
 
 def _sha256(image: int) -> str:
-    return f"image {image}"
+    return hashlib.sha256(str(image).encode()).hexdigest()
 
 
 def _assert_holds(store: Store, content: Content, encoder: str = ENCODER) -> None:

@@ -6,12 +6,12 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from imgsim_assets.similarity.id_blocks import ALL_IDS
 from imgsim_assets.similarity.items import Items
 from imgsim_assets.similarity.join_spec import JoinSpec
 from imgsim_assets.similarity.materialized import LEFT_ITEMS, RIGHT_ITEMS, MaterializedResult
 from imgsim_assets.similarity.neighbor_lists import CachedNeighborLists, neighbor_lists
 from imgsim_assets.storage.commit import ROWS, Commit, PendingCommit
+from imgsim_assets.storage.id_blocks import ALL_IDS
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import Table
 from imgsim_assets_tests.support.damage import flip_bit
@@ -40,8 +40,8 @@ def test_result_of_the_same_recipe_is_reusable(store: Store) -> None:
     cached = result.cached_lists(ROWS)
     assert cached is not None
     assert _lists(cached).equals(PAIRS)
-    assert cached.left.equals(LEFT.keys)
-    assert cached.right.equals(RIGHT.keys)
+    assert cached.left.equals(LEFT.images)
+    assert cached.right.equals(RIGHT.images)
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ def test_lists_are_equal_with_and_without_cached_lists(store: Store) -> None:
     expected = neighbor_lists(LEFT, RIGHT, JoinSpec(k=1))
 
     assert neighbor_lists(LEFT, RIGHT, JoinSpec(k=1), None).equals(expected)
-    before = CachedNeighborLists(expected, LEFT.keys, RIGHT.keys)
+    before = CachedNeighborLists(expected, LEFT.images, RIGHT.images)
     assert neighbor_lists(LEFT, RIGHT, JoinSpec(k=1), before).equals(expected)
 
 

@@ -90,7 +90,7 @@ def test_updated_lists_equal_a_full_computation_after_any_history(
     sides = [(_items(left), _items(right)) for left, right in states]
     pairs = neighbor_lists(*sides[0], spec)
     for (old_left, old_right), (left, right) in pairwise(sides):
-        cached = CachedNeighborLists(pairs, old_left.keys, old_right.keys)
+        cached = CachedNeighborLists(pairs, old_left.images, old_right.images)
         with small_blocks():
             pairs = neighbor_lists(left, right, spec, cached)
 
@@ -107,7 +107,9 @@ def test_updated_lists_of_a_self_join_equal_a_full_computation(
     pairs = neighbor_lists(items[0], items[0], others)
     for old, new in pairwise(items):
         with small_blocks():
-            pairs = neighbor_lists(new, new, others, CachedNeighborLists(pairs, old.keys, old.keys))
+            pairs = neighbor_lists(
+                new, new, others, CachedNeighborLists(pairs, old.images, old.images)
+            )
 
         assert top_pairs(pairs, others).equals(top_pairs(neighbor_lists(new, new, others), others))
 
@@ -164,7 +166,7 @@ def test_changed_rows_of_all_blocks_are_compared_together(
 
     with small_blocks(5):
         lists = neighbor_lists(old, right, JoinSpec(0.5))
-        cached = CachedNeighborLists(lists, old.keys, right.keys)
+        cached = CachedNeighborLists(lists, old.images, right.images)
         monkeypatch.setattr(neighbor_lists_module, "search", noted)
         updated = neighbor_lists(new, right, JoinSpec(0.5), cached)
 
@@ -179,7 +181,9 @@ def test_update_reuses_pairs_of_unchanged_items(k: int | None) -> None:
     marked = neighbor_lists(left, right, spec).with_columns(similarity=pl.lit(0.125))
     grown = _items({"a": 6, "b": 7, "c": 8})
 
-    pairs = neighbor_lists(grown, right, spec, CachedNeighborLists(marked, left.keys, right.keys))
+    pairs = neighbor_lists(
+        grown, right, spec, CachedNeighborLists(marked, left.images, right.images)
+    )
 
     unchanged = pairs.filter(pl.col("left_id") != "c")
     assert unchanged["similarity"].to_list() == [0.125] * 4
@@ -203,7 +207,9 @@ def test_removed_neighbors_are_replaced_from_the_reserve(
     for _ in range(6):
         gone = top_pairs(lists, spec)["right_id"][0]
         fewer = right.where((right.keys["id"] != gone).to_numpy())
-        lists = neighbor_lists(left, fewer, spec, CachedNeighborLists(lists, left.keys, right.keys))
+        lists = neighbor_lists(
+            left, fewer, spec, CachedNeighborLists(lists, left.images, right.images)
+        )
         right = fewer
 
         expected = top_pairs(neighbor_lists(left, right, spec), spec)
@@ -227,8 +233,12 @@ def test_pair_behind_the_end_of_a_truncated_list_is_not_its_next() -> None:
     first, second, third = (every.where(np.isin(ids, ids[part])) for part in PARTS)
     lists = neighbor_lists(left, first, spec)
 
-    after = neighbor_lists(left, second, spec, CachedNeighborLists(lists, left.keys, first.keys))
-    at_last = neighbor_lists(left, third, spec, CachedNeighborLists(after, left.keys, second.keys))
+    after = neighbor_lists(
+        left, second, spec, CachedNeighborLists(lists, left.images, first.images)
+    )
+    at_last = neighbor_lists(
+        left, third, spec, CachedNeighborLists(after, left.images, second.images)
+    )
 
     assert lists["right_id"].to_list() == ids[:5]
     # r11 is new, but r05 to r10 come before it and were cut off.
@@ -246,8 +256,10 @@ def test_empty_list_may_receive_more_pairs_than_it_holds() -> None:
     first, third = (every.where(np.isin(ids, ids[part])) for part in (slice(8, 9), slice(5, 9)))
     lists = neighbor_lists(left, first, spec)
 
-    after = neighbor_lists(left, every, spec, CachedNeighborLists(lists, left.keys, first.keys))
-    at_last = neighbor_lists(left, third, spec, CachedNeighborLists(after, left.keys, every.keys))
+    after = neighbor_lists(left, every, spec, CachedNeighborLists(lists, left.images, first.images))
+    at_last = neighbor_lists(
+        left, third, spec, CachedNeighborLists(after, left.images, every.images)
+    )
 
     assert lists.is_empty()
     assert after["right_id"].to_list() == ids[:5]

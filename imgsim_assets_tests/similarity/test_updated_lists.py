@@ -9,7 +9,6 @@ import pytest
 
 from imgsim_assets.similarity.approximate.list_join import search
 from imgsim_assets.similarity.block_join import Lists
-from imgsim_assets.similarity.id_blocks import ALL_IDS
 from imgsim_assets.similarity.items import Items
 from imgsim_assets.similarity.join_side import JoinSide
 from imgsim_assets.similarity.join_spec import JoinSpec
@@ -24,6 +23,7 @@ from imgsim_assets.similarity.neighbor_lists import neighbor_lists, top_pairs
 from imgsim_assets.similarity.references import References
 from imgsim_assets.similarity.updated_lists import updated_lists
 from imgsim_assets.storage.commit import Commit, DataFile
+from imgsim_assets.storage.id_blocks import ALL_IDS
 from imgsim_assets.storage.store import Store
 from imgsim_assets_tests.support.blocks import small_blocks
 from imgsim_assets_tests.support.damage import flip_bit

@@ -37,7 +37,7 @@ def _in_memory() -> VectorBlocks:
 
 def _in_a_file(monkeypatch: pytest.MonkeyPatch) -> VectorBlocks:
     with monkeypatch.context() as patch:
-        patch.setattr(vector_blocks, "MAX_IN_MEMORY", 0)
+        patch.setattr(vector_blocks, "vectors_in_memory", lambda: 0)
         blocks = VectorBlocks.from_parts(len(ROWS), _Parts())
         blocks.read(0, 1)  # the first read decides where they are
     return blocks
@@ -91,7 +91,7 @@ def test_blocks_cover_all_rows_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_block_of_wide_rows_has_fewer_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vector_blocks, "MAX_BLOCK_BYTES", 5 * 4 * 11)
+    monkeypatch.setattr(vector_blocks, "block_bytes", lambda: 5 * 4 * 11)
 
     assert VectorBlocks.of(ROWS).block_rows == 11
 

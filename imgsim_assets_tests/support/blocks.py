@@ -7,7 +7,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from imgsim_assets.similarity import id_blocks, neighbor_lists, vector_blocks
+from imgsim_assets.similarity import neighbor_lists, vector_blocks
+from imgsim_assets.storage import id_blocks, row_blocks
 
 
 @contextmanager
@@ -17,9 +18,10 @@ def small_blocks(rows: int = 2) -> Iterator[None]:
     Rows of a few cached pairs are compared together.
     """
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(vector_blocks, "MAX_IN_MEMORY", 0)
+        patch.setattr(vector_blocks, "vectors_in_memory", lambda: 0)
         patch.setattr(vector_blocks, "MAX_BLOCK_ROWS", rows)
-        patch.setattr(neighbor_lists, "_MAX_PAIRS", 2 * rows)
+        patch.setattr(neighbor_lists, "pairs_in_memory", lambda: 2 * rows)
+        patch.setattr(row_blocks, "BLOCK_ROWS", rows)
         patch.setattr(id_blocks, "MIN_ROWS", 1)
         patch.setattr(id_blocks, "MAX_ROWS", 2 * rows)
         patch.setattr(id_blocks, "MEAN_ROWS", rows)

@@ -15,6 +15,7 @@ from imgsim_assets.index.build import write_index
 from imgsim_assets.index.entries import IMAGES, NO_ENTRIES, update_entries
 from imgsim_assets.index.flat import FlatIndex
 from imgsim_assets.index.ivf import IvfIndex
+from imgsim_assets.storage.row_blocks import RowBlocks
 from imgsim_assets.storage.store import Store
 from imgsim_assets_tests.support.vectors import Floats
 
@@ -49,10 +50,11 @@ def updated(
     index: FlatIndex | None, vectors: VectorTable, content: Content, nprobe: int | None = None
 ) -> FlatIndex:
     """The index of a content, written from an earlier one; its file is gone."""
-    before = (index.entries, index.next_number) if index is not None else (NO_ENTRIES, 0)
-    changes = update_entries(*before, images_of(content).select(IMAGES))
+    entries = RowBlocks.of(index.entries) if index is not None else NO_ENTRIES
+    next_number = index.next_number if index is not None else 0
+    changes = update_entries(entries, next_number, RowBlocks.of(images_of(content).select(IMAGES)))
     kind = IvfIndex if nprobe is not None and content else FlatIndex
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "index.faiss"
         write_index(path, index, changes, vectors, nprobe)
-        return kind.load(path, changes.entries, changes.next_number)
+        return kind.load(path, changes.entries.all(), changes.next_number)

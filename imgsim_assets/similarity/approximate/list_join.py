@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from imgsim_assets.compute.memory import join_budget
 from imgsim_assets.similarity.approximate.listed_rows import ListChunk, ListedRows
 from imgsim_assets.similarity.approximate.lists import InvertedLists, RowLists
 from imgsim_assets.similarity.block_join import Lists, join, kept_lists
@@ -24,7 +25,7 @@ from imgsim_assets.similarity.knn import CandidateBuffer, Nearest
 from imgsim_assets.similarity.references import References
 from imgsim_assets.similarity.row_pairs import Pairs
 from imgsim_assets.similarity.threads import map_tasks, worker_count
-from imgsim_assets.similarity.tiles import MEMORY_BUDGET, max_candidates, rounded_down
+from imgsim_assets.similarity.tiles import max_candidates, rounded_down
 from imgsim_assets.similarity.unique_rows import UniqueRows
 
 # Rows of a group: the more, the larger the products; the fewer, the more of it stays in the cache.
@@ -76,8 +77,9 @@ def _of_batch(
     k = spec.search_depth(right.side.max_images)
     groups = _groups(rows, right.lists.assign(rows), k, minimum)
     probed = np.unique(np.concatenate([group.lists for group in groups]))
+    candidates = max_candidates(join_budget())
     for chunk in right.chunks(probed):
-        for _ in map_tasks(partial(_search, chunk=chunk), groups):
+        for _ in map_tasks(partial(_search, chunk=chunk, candidates=candidates), groups):
             pass
     return kept_lists(_pairs_of(groups, len(left), k), left, right.side, spec, first)
 
@@ -166,8 +168,8 @@ def _groups(rows: UnitRows, assigned: RowLists, k: int | None, minimum: Doubles)
     return groups
 
 
-def _search(group: _Group, chunk: ListChunk) -> None:
-    """Compare the rows of a group with those of a chunk."""
+def _search(group: _Group, chunk: ListChunk, candidates: int) -> None:
+    """Compare the rows of a group with those of a chunk; so many candidates may wait."""
     inputs = InputPair.of(group.rows, _without_duplicates(chunk.unit))
     if group.nearest is None:
         threshold = float(group.minimum[0])
@@ -178,7 +180,7 @@ def _search(group: _Group, chunk: ListChunk) -> None:
             group.above.append((i[within], chunk.numbers[j[within]], cosines[within]))
         return
     count, k = group.nearest.index.shape
-    max_pairs = max(max_candidates(MEMORY_BUDGET), _MAX_CANDIDATES_PER_ENTRY * count * k)
+    max_pairs = max(candidates, _MAX_CANDIDATES_PER_ENTRY * count * k)
     buffer = CandidateBuffer(inputs, group.nearest, slice(0, count), max_pairs, chunk.numbers)
     for tile in group.tiles(chunk):
         cutoffs = buffer.cutoffs[tile.rows]

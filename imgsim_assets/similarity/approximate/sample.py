@@ -42,8 +42,8 @@ class ExactPairs:
         """left_id and right_id of the pairs."""
         return pl.DataFrame(
             {
-                "left_id": left.rows["id"].gather(self.i),
-                "right_id": right.rows["id"].gather(self.j),
+                "left_id": left.row_blocks.gather(self.i, ["id"])["id"],
+                "right_id": right.row_blocks.gather(self.j, ["id"])["id"],
             }
         )
 
@@ -86,8 +86,13 @@ def _sampled_rows(items: Items, skip: int, count: int) -> Indices:
     """Row numbers (s,), ascending; of few rows all, whatever is skipped."""
     if len(items) <= skip + count:
         return np.arange(min(len(items), skip + count))
-    order = items.rows.select(pl.arg_sort_by("sha256", "id")).to_series().to_numpy()
-    return np.sort(order[skip : skip + count].astype(np.int64))
+    first = pl.DataFrame(schema={"row": pl.Int64, "sha256": pl.String, "id": pl.String})
+    for start, block in items.row_blocks.blocks(["id", "sha256"]):
+        numbers = pl.int_range(start, start + block.height, dtype=pl.Int64, eager=True)
+        rows = block.select(numbers.alias("row"), "sha256", "id")
+        first = pl.concat([first, rows]).bottom_k(skip + count, by=["sha256", "id"])
+    order = first.sort("sha256", "id")["row"].to_numpy()
+    return np.sort(order[skip : skip + count])
 
 
 def _exact_pairs(
@@ -101,6 +106,7 @@ def _exact_pairs(
     if spec.k is not None:
         within = np.arange(len(found.i)) - np.searchsorted(found.i, found.i) < spec.k
     if one_catalog:
-        ids = left.keys["id"].gather(rows[found.i]), right.keys["id"].gather(found.j)
+        numbers = (left.images, rows[found.i]), (right.images, found.j)
+        ids = [images.gather(of_side, ["id"])["id"] for images, of_side in numbers]
         within &= (ids[0] != ids[1]).to_numpy()
     return rows[found.i[within]], found.j[within], found.similarity[within]

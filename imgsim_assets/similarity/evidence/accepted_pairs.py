@@ -226,8 +226,8 @@ def evident_pairs(
         candidates = in_order(both.unique(["left_id", "right_id"], keep="first"))
     rows = candidates
     for side, items in (("left", left), ("right", right)):
-        images = items.rows.select(
-            pl.col("id").alias(f"{side}_id"), pl.col("sha256").alias(f"{side}_sha256")
+        images = items.images_of(rows[f"{side}_id"]).select(
+            pl.col("row_id").alias(f"{side}_id"), pl.col("sha256").alias(f"{side}_sha256")
         )
         rows = rows.join(images, on=f"{side}_id", how="left", maintain_order="left")
     found = evidence_for(store, rows, known_evidence(store, result.table, result.latest))

@@ -83,7 +83,8 @@ def test_pairs_are_those_of_the_near_lists_bit_for_bit(
         for name in ("_ROWS_PER_GROUP", "_MIN_GROUP_ROWS", "_MAX_TILE_ROWS", "_MAX_TILE_COLUMNS"):
             patch.setattr(list_join, name, data.draw(st.sampled_from([1, 3, 1000]), name))
         patch.setattr(vector_blocks, "MAX_BLOCK_ROWS", data.draw(st.sampled_from([2, 11, 1000])))
-        patch.setattr(vector_blocks, "MAX_IN_MEMORY", data.draw(st.sampled_from([0, 1 << 20])))
+        in_memory = data.draw(st.sampled_from([0, 1 << 20]))
+        patch.setattr(vector_blocks, "vectors_in_memory", lambda: in_memory)
         listed = ListedRows.of(_side(right), lists)
         found = join_in_lists(_side(left), listed, spec, np.full(len(left), threshold))
 

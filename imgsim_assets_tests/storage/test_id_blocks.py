@@ -5,18 +5,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imgsim_assets.similarity.id_blocks import MAX_ROWS, MIN_ROWS, IdBlock, id_blocks
+from imgsim_assets.storage.id_blocks import MAX_ROWS, MIN_ROWS, IdBlock, id_blocks
+from imgsim_assets.storage.row_blocks import RowBlocks
 from imgsim_assets_tests.support.blocks import small_blocks
 
 IDS = [f"item {number:07d}" for number in range(60_000)]
 LARGE = pl.Series(IDS)
 
 
+def _rows(ids: pl.Series) -> RowBlocks:
+    return RowBlocks.of(ids.alias("id").to_frame())
+
+
 @given(st.lists(st.text("abé😀", min_size=1, max_size=3), max_size=40).map(sorted))
 def test_blocks_cover_all_rows_and_never_part_an_item(ids: list[str]) -> None:
     rows = pl.Series(ids, dtype=pl.String)
     with small_blocks():
-        blocks = id_blocks(rows)
+        blocks = id_blocks(_rows(rows))
 
     assert [block.start for block in blocks[1:]] == [block.stop for block in blocks[:-1]]
     assert (blocks[0].start, blocks[-1].stop) == (0, len(ids))
@@ -27,7 +32,7 @@ def test_blocks_cover_all_rows_and_never_part_an_item(ids: list[str]) -> None:
 
 
 def test_blocks_are_neither_small_nor_large() -> None:
-    sizes = [block.stop - block.start for block in id_blocks(LARGE)]
+    sizes = [block.stop - block.start for block in id_blocks(_rows(LARGE))]
 
     assert len(sizes) > 3
     assert all(MIN_ROWS <= size <= MAX_ROWS for size in sizes[:-1])
@@ -38,7 +43,7 @@ def test_one_item_changes_one_block(change: str) -> None:
     changed = sorted([*IDS, "item 0030000b"]) if change == "added" else [*IDS[:9], *IDS[10:]]
 
     before, after = (
-        {(block.first, block.after) for block in id_blocks(pl.Series(ids))}
+        {(block.first, block.after) for block in id_blocks(_rows(pl.Series(ids)))}
         for ids in (IDS, changed)
     )
 
@@ -46,8 +51,10 @@ def test_one_item_changes_one_block(change: str) -> None:
 
 
 def test_many_images_of_one_item_are_one_block() -> None:
-    assert id_blocks(pl.Series(["a"] * (3 * MAX_ROWS))) == [IdBlock(0, 3 * MAX_ROWS, "", None)]
+    assert id_blocks(_rows(pl.Series(["a"] * (3 * MAX_ROWS)))) == [
+        IdBlock(0, 3 * MAX_ROWS, "", None)
+    ]
 
 
 def test_rows_in_another_order_are_one_block() -> None:
-    assert id_blocks(LARGE.reverse()) == [IdBlock(0, len(IDS), "", None)]
+    assert id_blocks(_rows(LARGE.reverse())) == [IdBlock(0, len(IDS), "", None)]

@@ -1,0 +1,121 @@
+"""Blocks of rows by the ids of their items: what a result stores one file for.
+
+Ids themselves decide where a block ends, as in content-defined chunking. So an added or removed
+item changes its own block only, and the blocks do not depend on earlier versions.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from imgsim_assets.storage.row_blocks import RowBlocks, begins_item
+
+# Rows of a block: at least, at most, and how many follow the least on average.
+MIN_ROWS = 1 << 12
+MAX_ROWS = 3 << 13
+MEAN_ROWS = 1 << 13
+
+
+class IdBlock(NamedTuple):
+    """Rows from `start` to `stop`: those of the ids from `first` up to, not with, `after`.
+
+    The first block begins with the empty string, and the last one ends with None.
+    """
+
+    start: int
+    stop: int
+    first: str
+    after: str | None
+
+    def holds(self, ids: pl.Series) -> NDArray[np.bool_]:
+        """Which ids, or keys of rows, are in the range of the block."""
+        inside = ids >= self.first
+        if self.after is not None:
+            inside &= ids < self.after
+        return inside.to_numpy()
+
+    def rows_of(self, lists: pl.DataFrame) -> pl.DataFrame:
+        """The rows whose left_id is in the range of the block, of rows that are sorted by it."""
+        ids = lists["left_id"]
+        start = ids.search_sorted(self.first)
+        stop = len(ids) if self.after is None else ids.search_sorted(self.after)
+        return lists[start:stop]
+
+
+# All ids; the number of its rows is not known.
+ALL_IDS = IdBlock(0, 0, "", None)
+
+
+def id_blocks(rows: RowBlocks) -> list[IdBlock]:
+    """The blocks of rows with ascending ids, at least one; rows of one item are in one block.
+
+    Rows in another order are one block.
+
+    Args:
+        rows: with the column id.
+    """
+    if len(rows) <= MIN_ROWS or (items := _Items.of(rows)) is None:
+        return [ALL_IDS._replace(stop=len(rows))]
+    starts = [0, *items.cuts()]
+    first = ["", *rows.gather(np.array(starts[1:], np.int64), ["id"])["id"].to_list()]
+    return [
+        IdBlock(*block)
+        for block in zip(starts, [*starts[1:], len(rows)], first, [*first[1:], None], strict=True)
+    ]
+
+
+class _Items(NamedTuple):
+    """Where items begin.
+
+    Attributes:
+        begins: (n,) whether the row is the first of its item.
+        candidates: rows where a block may end early, ascending.
+    """
+
+    begins: NDArray[np.bool_]
+    candidates: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, rows: RowBlocks) -> _Items | None:
+        """Those of rows with ascending ids; None for rows in another order."""
+        begins = np.empty(len(rows), dtype=bool)
+        candidates = []
+        last: str | None = None
+        for start, block in rows.blocks(["id"]):
+            ids = block["id"]
+            if not ids.is_sorted() or (last is not None and ids[0] < last):
+                return None
+            of_block = begins_item(ids, last)
+            begins[start : start + len(ids)] = of_block
+            first = np.flatnonzero(of_block)
+            hashes = np.array([zlib.crc32(each.encode()) for each in ids.gather(first).to_list()])
+            candidates.append(start + first[hashes % MEAN_ROWS == 0])
+            last = ids[-1]
+        return cls(begins, np.concatenate(candidates))
+
+    def cuts(self) -> Iterator[int]:
+        """The rows where a block begins, but for the first."""
+        count, row = len(self.begins), 0
+        while True:
+            found = np.searchsorted(self.candidates, row + MIN_ROWS)
+            at_most = self._next_item(row + MAX_ROWS)
+            early = int(self.candidates[found]) if found < len(self.candidates) else count
+            row = min(early, at_most)
+            if row >= count:
+                return
+            yield row
+
+    def _next_item(self, row: int) -> int:
+        """The first row, not before `row`, where an item begins; or the number of rows."""
+        while row < len(self.begins):
+            found = np.flatnonzero(self.begins[row : row + MAX_ROWS])
+            if len(found):
+                return row + int(found[0])
+            row += MAX_ROWS
+        return len(self.begins)

@@ -1,0 +1,95 @@
+"""Rows in blocks: those of a scratch file are the same as those in memory."""
+
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from imgsim_assets.compute.memory import MIN_BUDGET, use_memory_budget
+from imgsim_assets.storage import row_blocks
+from imgsim_assets.storage.row_blocks import RowBlocks, sorted_rows
+
+_SCHEMA = pl.Schema({"id": pl.String, "image": pl.Int32, "sha256": pl.String})
+_ROWS = st.lists(
+    st.tuples(
+        st.sampled_from([f"i{n}" for n in range(12)]), st.integers(0, 2), st.text("ab", max_size=3)
+    ),
+    max_size=40,
+)
+
+
+def _frame(rows: list[tuple[str, int, str]]) -> pl.DataFrame:
+    return pl.DataFrame(rows, schema=_SCHEMA, orient="row")
+
+
+@pytest.fixture(params=["memory", "scratch"], autouse=True)
+def _storage(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.param == "scratch":
+        monkeypatch.setattr(row_blocks, "rows_in_memory", lambda: 0)
+        monkeypatch.setattr(row_blocks, "BLOCK_ROWS", 5)
+        monkeypatch.setattr(row_blocks, "_MERGED_BLOCK_ROWS", 3)
+        monkeypatch.setattr(row_blocks, "_ROWS_PER_SAMPLE", 2)
+
+
+@settings(max_examples=25, deadline=None)
+@given(parts=st.lists(_ROWS, max_size=4), data=st.data())
+def test_rows_are_read_as_from_one_frame(
+    parts: list[list[tuple[str, int, str]]], data: st.DataObject
+) -> None:
+    frames = [_frame(part) for part in parts]
+    expected = pl.concat([_frame([]), *frames])
+    rows = RowBlocks.collect(frames, _SCHEMA)
+
+    assert len(rows) == expected.height
+    assert rows.schema == _SCHEMA
+    assert rows.all().equals(expected)
+    assert pl.concat([block for _, block in rows.blocks()]).equals(expected)
+    start, stop = data.draw(st.integers(0, 50)), data.draw(st.integers(0, 50))
+    assert rows.read(start, stop, ["image"]).equals(
+        expected.select("image")[start : max(start, stop)]
+    )
+    if expected.height:
+        chosen = data.draw(st.lists(st.integers(0, expected.height - 1), max_size=30))
+        numbers = np.array(chosen, dtype=np.int64)
+        assert rows.gather(numbers).equals(expected.select(pl.all().gather(numbers)))
+    assert pickle.loads(pickle.dumps(rows)).all().equals(expected)
+    assert (
+        rows.map(lambda block: block.select("id"), pl.Schema({"id": pl.String}))
+        .all()
+        .equals(expected.select("id"))
+    )
+
+
+@settings(max_examples=25, deadline=None)
+@given(parts=st.lists(_ROWS, max_size=5))
+def test_sorted_rows_have_the_last_row_of_each_key(parts: list[list[tuple[str, int, str]]]) -> None:
+    frames = [_frame(part) for part in parts]
+    key = ["id", "image"]
+
+    rows = sorted_rows(frames, _SCHEMA, key).all()
+
+    every = pl.concat([_frame([]), *frames])
+    assert rows.equals(every.unique(key, keep="last", maintain_order=True).sort(key))
+
+
+def test_rows_are_equal_however_they_are_stored() -> None:
+    frame = _frame([(f"i{n}", 0, "a") for n in range(20)])
+    others = frame.with_columns(
+        pl.when(pl.col("id") == "i17").then(1).otherwise("image").alias("image").cast(pl.Int32)
+    )
+    rows = RowBlocks.collect([frame], _SCHEMA)
+
+    assert rows.equals(RowBlocks.of(frame))
+    assert not rows.equals(RowBlocks.of(others))
+    assert not rows.equals(RowBlocks.of(frame.drop("image")))
+    assert not rows.equals(RowBlocks.of(frame[1:]))
+
+
+def test_too_small_a_budget_is_refused() -> None:
+    with pytest.raises(ValueError, match="memory budget"), use_memory_budget(MIN_BUDGET - 1):
+        pass
