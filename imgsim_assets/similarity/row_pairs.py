@@ -46,9 +46,7 @@ def row_pairs(
     if k is None:
         threshold = float(min_similarity[0])
         return pairs_above(inputs, threshold, memory_budget=join_budget(), shared=shared)
-    index, cosines = nearest(
-        inputs, k, min_similarity, memory_budget=join_budget(), shared=shared
-    )
+    index, cosines = nearest(inputs, k, min_similarity, memory_budget=join_budget(), shared=shared)
     i, ranks = np.nonzero(index >= 0)
     return i, index[i, ranks], cosines[i, ranks]
 
