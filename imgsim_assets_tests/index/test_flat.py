@@ -94,7 +94,7 @@ def test_file_that_is_not_an_index_is_named(tmp_path: Path, content: bytes | Non
         path.write_bytes(content)
 
     with pytest.raises(StoreError, match=f"{path} is not a FAISS index"):
-        FlatIndex.load(path, NO_ENTRIES, 0)
+        FlatIndex.load(path, NO_ENTRIES.all(), 0)
 
 
 def test_index_file_of_other_images_is_an_error(tmp_path: Path) -> None:

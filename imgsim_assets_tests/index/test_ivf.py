@@ -112,7 +112,7 @@ def test_flat_file_is_rejected_as_ivf(tmp_path: Path) -> None:
     write_flat(tmp_path / "index.faiss", 4, 0, [])
 
     with pytest.raises(StoreError, match="is a IndexIDMap2, not IndexIVFFlat"):
-        IvfIndex.load(tmp_path / "index.faiss", NO_ENTRIES, 0)
+        IvfIndex.load(tmp_path / "index.faiss", NO_ENTRIES.all(), 0)
 
 
 def test_index_kind_follows_the_settings(store: Store) -> None:

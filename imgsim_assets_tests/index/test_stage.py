@@ -27,6 +27,7 @@ from imgsim_assets.index.stage import (
     open_index,
 )
 from imgsim_assets.storage.commit import Commit, DataFile, PendingCommit, replace_shard
+from imgsim_assets.storage.row_blocks import RowBlocks
 from imgsim_assets.storage.shards import Shard
 from imgsim_assets.storage.store import Store
 from imgsim_assets_tests.support import tables
@@ -129,7 +130,7 @@ def test_one_file_of_vectors_is_held_at_a_time(
     seen: list[int] = []
     read_rows = VectorTable.read_rows
 
-    def noted(table: VectorTable, images: pl.Series) -> Iterator[Any]:
+    def noted(table: VectorTable, images: RowBlocks) -> Iterator[Any]:
         for rows, vectors in read_rows(table, images):
             seen.append(len(vectors))
             yield rows, vectors
