@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import polars as pl
 from fastapi import APIRouter, Path, Query
@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from imgsim_assets.errors import SettingsError, StoreError
 from imgsim_assets.service.errors import PROBLEMS, GoneError
-from imgsim_assets.service.paging import CursorText, Limit, Page, read_page
+from imgsim_assets.service.paging import Page, PageQuery, read_page
 from imgsim_assets.service.view import CurrentView, View
 from imgsim_assets.storage.changes import read_changes
 
@@ -27,14 +27,10 @@ class ChangedRow(BaseModel):
     change: Literal["added", "changed", "removed"]
 
 
-class ChangeFilter(BaseModel):
+class ChangeFilter(PageQuery):
     """Which changes are returned."""
 
-    model_config = ConfigDict(extra="forbid")
-
     since: int = Field(0, ge=0, description="a version that the client has; 0 for none")
-    limit: Limit = 100
-    cursor: CursorText = None
 
 
 @router.get("/changes/{table:path}")
@@ -56,8 +52,7 @@ def get_changes(
         return _changes(view, table, versions[_SINCE], versions[_UNTIL])
 
     current = {_SINCE: query.since, _UNTIL: newest}
-    asked: dict[str, Any] = {"table": table, _SINCE: query.since}
-    return Page[ChangedRow](**read_page(current, read, asked, query.cursor, query.limit))
+    return Page[ChangedRow](**read_page(current, read, query, table=table))
 
 
 def _changes(view: View, table: str, since: int, until: int) -> pl.DataFrame:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from imgsim_assets.pipeline.failures import read_failures
 from imgsim_assets.service.errors import PROBLEMS, NotFoundError
-from imgsim_assets.service.paging import CursorText, Limit, Page, read_page
+from imgsim_assets.service.paging import Page, PageQuery, read_page
 from imgsim_assets.service.query import CatalogName
 from imgsim_assets.service.view import CurrentView, View
 
@@ -36,16 +36,12 @@ class FailureRow(BaseModel):
     failed_at: datetime | None
 
 
-class FailureFilter(BaseModel):
+class FailureFilter(PageQuery):
     """Which failures are returned."""
-
-    model_config = ConfigDict(extra="forbid")
 
     stage: list[Literal["source", "images", "embeddings"]] = Field([], description="only these")
     status: list[str] = Field([], description="only these statuses")
     id: list[str] = Field([], description="only these items")
-    limit: Limit = 100
-    cursor: CursorText = None
 
 
 @router.get("/failures/{catalog}")
@@ -61,8 +57,7 @@ def get_failures(
     def read(versions: dict[str, int]) -> pl.DataFrame:
         return _select(_failures(view, catalog, versions), query)
 
-    asked = query.model_dump(exclude={"limit", "cursor"}) | {"catalog": catalog}
-    return Page[FailureRow](**read_page(current, read, asked, query.cursor, query.limit))
+    return Page[FailureRow](**read_page(current, read, query, catalog=catalog))
 
 
 def _failures(view: View, catalog: str, versions: dict[str, int]) -> pl.DataFrame:

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Path, Query
 from pydantic import BaseModel, ConfigDict, Field
 
 from imgsim_assets.service.errors import PROBLEMS, NotFoundError
-from imgsim_assets.service.paging import CursorText, Limit, Page, read_page
+from imgsim_assets.service.paging import Limit, Page, PageQuery, read_table_page
 from imgsim_assets.service.view import CurrentView
 
 router = APIRouter(prefix="/api", tags=["groups"], responses=PROBLEMS)
@@ -42,16 +42,13 @@ class Group(BaseModel):
     members: list[Member] = Field(description="the canonical item first")
 
 
-class GroupFilter(BaseModel):
+class GroupFilter(PageQuery):
     """Which groups are returned."""
-
-    model_config = ConfigDict(extra="forbid")
 
     group_id: list[str] = Field([], description="only these groups")
     id: list[str] = Field([], description="only groups with one of these items")
     min_size: int | None = Field(None, ge=2, description="items of a group, at least")
     limit: Limit = 50
-    cursor: CursorText = None
 
 
 @router.get("/groups/{table:path}")
@@ -65,25 +62,16 @@ def get_groups(
     """Get the groups of a table."""
     if table not in view.group_tables:
         raise NotFoundError(f"the store has no groups {table!r}")
-
-    def read(versions: dict[str, int]) -> pl.DataFrame:
-        rows = view.frame_at(table, versions[table])
-        return (
-            _select(rows, query)
-            .select(
-                *_OF_GROUP,
-                pl.struct(pl.exclude(_OF_GROUP)).alias("members"),
-            )
-            .group_by(_OF_GROUP, maintain_order=True)
-            .agg("members")
-        )
-
-    asked = query.model_dump(exclude={"limit", "cursor"}) | {"table": table}
-    current = {table: view.commit(table).version}
-    return Page[Group](**read_page(current, read, asked, query.cursor, query.limit))
+    return Page[Group](**read_table_page(view, table, query, _select_groups))
 
 
-def _select(rows: pl.DataFrame, query: GroupFilter) -> pl.DataFrame:
+def _select_groups(rows: pl.DataFrame, query: GroupFilter) -> pl.DataFrame:
+    members = pl.struct(pl.exclude(_OF_GROUP)).alias("members")
+    selected = _select_rows(rows, query).select(*_OF_GROUP, members)
+    return selected.group_by(_OF_GROUP, maintain_order=True).agg("members")
+
+
+def _select_rows(rows: pl.DataFrame, query: GroupFilter) -> pl.DataFrame:
     if query.group_id:
         rows = rows.filter(pl.col("group_id").is_in(query.group_id))
     if query.id:

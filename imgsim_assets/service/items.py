@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
 
 from imgsim_assets.service.errors import PROBLEMS
-from imgsim_assets.service.paging import CursorText, Limit, Page, read_page
+from imgsim_assets.service.paging import Page, PageQuery, read_table_page
 from imgsim_assets.service.query import CatalogName
 from imgsim_assets.service.view import CurrentView
 
@@ -40,28 +40,20 @@ class ImageRow(BaseModel):
     sha256: str | None = Field(description="of its bytes, which /api/images/{sha256} returns")
 
 
-class ItemFilter(BaseModel):
+class ItemFilter(PageQuery):
     """Which items are returned."""
-
-    model_config = ConfigDict(extra="forbid")
 
     id: list[str] = Field([], description="only these items")
     text: str | None = Field(
         None, max_length=_MAX_TEXT, description="only items with this text in any column of text"
     )
-    limit: Limit = 100
-    cursor: CursorText = None
 
 
-class ImageFilter(BaseModel):
+class ImageFilter(PageQuery):
     """Which images are returned."""
-
-    model_config = ConfigDict(extra="forbid")
 
     id: list[str] = Field([], description="only images of these items")
     status: list[str] = Field([], description="only images with these statuses")
-    limit: Limit = 100
-    cursor: CursorText = None
 
 
 @router.get("/items/{catalog}")
@@ -69,14 +61,7 @@ def get_items(
     view: CurrentView, catalog: CatalogName, query: Annotated[ItemFilter, Query()]
 ) -> Page[ItemRow]:
     """Get the items of a catalog."""
-    table = f"{catalog}/items"
-
-    def read(versions: dict[str, int]) -> pl.DataFrame:
-        return _select(view.frame_at(table, versions[table]), query)
-
-    asked = query.model_dump(exclude={"limit", "cursor"}) | {"table": table}
-    current = {table: view.commit(table).version}
-    return Page[ItemRow](**read_page(current, read, asked, query.cursor, query.limit))
+    return Page[ItemRow](**read_table_page(view, f"{catalog}/items", query, _select_items))
 
 
 @router.get("/items/{catalog}/images")
@@ -84,20 +69,16 @@ def get_item_images(
     view: CurrentView, catalog: CatalogName, query: Annotated[ImageFilter, Query()]
 ) -> Page[ImageRow]:
     """Get the images of items, with the sha256 by which they are shown."""
-    table = f"{catalog}/images"
-
-    def read(versions: dict[str, int]) -> pl.DataFrame:
-        rows = view.frame_at(table, versions[table])
-        if query.id:
-            rows = rows.filter(pl.col("id").is_in(query.id))
-        return rows.filter(pl.col("status").is_in(query.status)) if query.status else rows
-
-    asked = query.model_dump(exclude={"limit", "cursor"}) | {"table": table}
-    current = {table: view.commit(table).version}
-    return Page[ImageRow](**read_page(current, read, asked, query.cursor, query.limit))
+    return Page[ImageRow](**read_table_page(view, f"{catalog}/images", query, _select_images))
 
 
-def _select(rows: pl.DataFrame, query: ItemFilter) -> pl.DataFrame:
+def _select_images(rows: pl.DataFrame, query: ImageFilter) -> pl.DataFrame:
+    if query.id:
+        rows = rows.filter(pl.col("id").is_in(query.id))
+    return rows.filter(pl.col("status").is_in(query.status)) if query.status else rows
+
+
+def _select_items(rows: pl.DataFrame, query: ItemFilter) -> pl.DataFrame:
     if query.id:
         rows = rows.filter(pl.col("id").is_in(query.id))
     if query.text:

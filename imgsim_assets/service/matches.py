@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from imgsim_assets.errors import SettingsError
 from imgsim_assets.service.errors import PROBLEMS
-from imgsim_assets.service.paging import CursorText, Limit, Page, read_page
+from imgsim_assets.service.paging import Page, PageQuery, read_table_page
 from imgsim_assets.service.view import CurrentView
 
 router = APIRouter(prefix="/api", tags=["matches"], responses=PROBLEMS)
@@ -36,10 +36,8 @@ class MatchRow(BaseModel):
     verdict: str | None = Field(None, description="what a person decided about the pair")
 
 
-class MatchFilter(BaseModel):
+class MatchFilter(PageQuery):
     """Which matches are returned."""
-
-    model_config = ConfigDict(extra="forbid")
 
     left_id: list[str] = Field([], description="only matches of these left items")
     right_id: list[str] = Field([], description="only matches of these right items")
@@ -54,8 +52,6 @@ class MatchFilter(BaseModel):
     order: Literal["id", "similarity", "-similarity"] = Field(
         "id", description="-similarity for the most similar pairs first"
     )
-    limit: Limit = 100
-    cursor: CursorText = None
 
 
 @router.get("/matches/{name}")
@@ -65,14 +61,7 @@ def get_matches(
     query: Annotated[MatchFilter, Query()],
 ) -> Page[MatchRow]:
     """Get the rows of a match table."""
-    table = f"matches/{name}"
-
-    def read(versions: dict[str, int]) -> pl.DataFrame:
-        return _select(view.frame_at(table, versions[table]), query)
-
-    asked = query.model_dump(exclude={"limit", "cursor"}) | {"table": table}
-    current = {table: view.commit(table).version}
-    return Page[MatchRow](**read_page(current, read, asked, query.cursor, query.limit))
+    return Page[MatchRow](**read_table_page(view, f"matches/{name}", query, _select))
 
 
 def _select(rows: pl.DataFrame, query: MatchFilter) -> pl.DataFrame:

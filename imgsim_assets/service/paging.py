@@ -10,12 +10,14 @@ from typing import Annotated, Any, Generic, NamedTuple, TypeVar
 
 import polars as pl
 from fastapi import Query
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from imgsim_assets.errors import SettingsError
 from imgsim_assets.service.json_rows import json_rows
+from imgsim_assets.service.view import View
 
 Row = TypeVar("Row")
+Asked = TypeVar("Asked", bound="PageQuery")
 
 _MAX_LIMIT = 1000
 _MAX_CURSOR = 2000
@@ -26,6 +28,20 @@ CursorText = Annotated[
     str | None,
     Query(alias="cursor", max_length=_MAX_CURSOR, description="`next_cursor` of the page before"),
 ]
+
+
+class PageQuery(BaseModel):
+    """Which rows are returned, a page at a time. A subclass has the filters."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    limit: Limit = 100
+    cursor: CursorText = None
+
+    @property
+    def filters(self) -> dict[str, Any]:
+        """What all pages of a cursor have in common."""
+        return self.model_dump(exclude={"limit", "cursor"})
 
 
 class Page(BaseModel, Generic[Row]):
@@ -70,38 +86,46 @@ class Cursor(NamedTuple):
 def read_page(
     current: Mapping[str, int],
     read: Callable[[dict[str, int]], pl.DataFrame],
-    query: Mapping[str, Any],
-    cursor: str | None,
-    limit: int,
-    to_rows: Callable[[pl.DataFrame], list[dict[str, Any]]] = json_rows,
+    query: PageQuery,
+    **of: str,
 ) -> dict[str, Any]:
     """The fields of a page.
 
     Args:
         current: The newest versions, for the first page.
         read: All rows of the query at some versions, in an order that these determine.
-        query: What the client asks for; a cursor belongs to one query.
-        cursor: That of the client.
-        limit: Rows of the page, at most.
-        to_rows: The rows of the page as JSON.
+        query: What the client asks for; a cursor belongs to its filters.
+        of: What else a cursor belongs to, such as the table.
 
     Raises:
         SettingsError: The cursor is malformed, or of another query.
     """
-    digest = hashlib.sha256(json.dumps(query, sort_keys=True, default=str).encode()).hexdigest()[
-        :16
-    ]
-    start = Cursor.from_text(cursor) if cursor is not None else Cursor(current, 0, digest)
+    asked = json.dumps(query.filters | of, sort_keys=True, default=str)
+    digest = hashlib.sha256(asked.encode()).hexdigest()[:16]
+    start = Cursor(current, 0, digest)
+    if query.cursor is not None:
+        start = Cursor.from_text(query.cursor)
     if start.query != digest or start.versions.keys() != current.keys():
         raise SettingsError("cursor: it belongs to another query; repeat the filters of its page")
     frame = read(dict(start.versions))
-    end = start.offset + limit
+    end = start.offset + query.limit
     return {
         "versions": dict(start.versions),
         "total": frame.height,
-        "rows": to_rows(frame.slice(start.offset, limit)),
+        "rows": json_rows(frame.slice(start.offset, query.limit)),
         "next_cursor": start._replace(offset=end).to_text() if end < frame.height else None,
     }
+
+
+def read_table_page(
+    view: View, table: str, query: Asked, select: Callable[[pl.DataFrame, Asked], pl.DataFrame]
+) -> dict[str, Any]:
+    """The fields of a page of one table, as of `read_page`; `select` applies the query."""
+
+    def read(versions: dict[str, int]) -> pl.DataFrame:
+        return select(view.frame_at(table, versions[table]), query)
+
+    return read_page({table: view.commit(table).version}, read, query, table=table)
 
 
 def _no_cursor() -> SettingsError:
