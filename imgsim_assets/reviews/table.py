@@ -14,7 +14,8 @@ import polars as pl
 from imgsim_assets.errors import CorruptFileError, StoreError
 from imgsim_assets.storage.commit import Commit, DataFile, PendingCommit
 from imgsim_assets.storage.store import Store
-from imgsim_assets.storage.table import REBUILD, Table
+from imgsim_assets.storage.table import Table
+from imgsim_assets.storage.table_files import REBUILD
 
 Verdict = Literal["match", "different", "unsure", "cleared"]
 VERDICTS: Final = get_args(Verdict)

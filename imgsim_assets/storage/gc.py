@@ -25,7 +25,8 @@ from imgsim_assets.storage.gallery_files import unneeded_files
 from imgsim_assets.storage.pack_gc import collect_blobs
 from imgsim_assets.storage.settings import RetentionPolicy
 from imgsim_assets.storage.store import Store
-from imgsim_assets.storage.table import DATA, Table
+from imgsim_assets.storage.table import Table
+from imgsim_assets.storage.table_files import DATA
 
 SHA256 = "sha256"
 # Column of a table that refers to blobs: where an image lies that the store has no copy of.

@@ -22,7 +22,8 @@ from imgsim_assets.storage.project import (
     python_store_file,
 )
 from imgsim_assets.storage.remote_files import SINGLE_WRITER, RemoteFiles
-from imgsim_assets.storage.table import DATA, Table
+from imgsim_assets.storage.table import Table
+from imgsim_assets.storage.table_files import DATA
 
 ENVIRONMENT_VARIABLE = "IMGSIM_STORE"
 DEFAULT = Path("data/store")

@@ -12,25 +12,19 @@ Readers pin a commit. No file that a commit lists is ever changed.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
 import math
 import random
 import time
-import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from datetime import UTC, datetime
-from itertools import chain
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import polars as pl
-from polars.io.plugins import register_io_source
 
 from imgsim_assets.errors import CorruptFileError, StoreError
-from imgsim_assets.scratch import scratch_folder
 from imgsim_assets.storage.commit import (
     ROWS,
     Commit,
@@ -43,9 +37,9 @@ from imgsim_assets.storage.commit import (
 from imgsim_assets.storage.commit_log import CommitLog, CommitStamp
 from imgsim_assets.storage.files import Files
 from imgsim_assets.storage.shards import Shard, shard_indices
+from imgsim_assets.storage.table_files import TableFiles
 from imgsim_assets.storage.waiting_files import WaitingFiles
 
-DATA = "data"
 _MAX_ATTEMPTS = 1000
 # How often a writer sees the same oldest entry before it takes its writer for dead.
 _PATIENCE = 30
@@ -54,23 +48,12 @@ _MAX_LEADING = 5
 _MAX_PAUSE_S = 1.0
 # How long a writer that lost a race expects to lose the next one.
 _CONTENDED_S = 30.0
-_MISSING = "is missing although a commit lists it"
-# What to do about a damaged file.
-REBUILD = "materialize the asset again to rebuild it"
-
-# Small enough that reading a range of keys from a sorted file does not read all of it.
-_ROW_GROUP_SIZE = 4096
-
-# A larger file is verified in parts.
-_SMALL_FILE = 8 * 2**20
-
 # The first and the last key, both included.
 KeyRange = tuple[str, str]
 Frame = TypeVar("Frame", pl.DataFrame, pl.LazyFrame)
-Compression = Literal["zstd", "uncompressed"]
 
 
-class Table:
+class Table(TableFiles):
     """One versioned table of a store.
 
     Args:
@@ -85,12 +68,11 @@ class Table:
     def __init__(
         self, files: Files, name: str, *, key: Key = None, run_id: str | None = None
     ) -> None:
-        self.name = name
+        super().__init__(files, name)
         self.key = key
         self._keys = key_columns(key)
         # A table without a key may still be sharded, by the id of its items.
         self._sort_key = self._keys[0] if self._keys else "id"
-        self._files = files
         self._log = CommitLog(files, name)
         self._run_id = run_id
         # Of `append`: until when other writers are expected, and how long an attempt takes.
@@ -247,141 +229,7 @@ class Table:
             f"table {self.name}: other writers committed first {_MAX_ATTEMPTS} times in a row"
         )
 
-    def write_rows(
-        self,
-        rows: pl.DataFrame,
-        *,
-        role: str = ROWS,
-        compression: Compression = "zstd",
-        existing: Iterable[DataFile] = (),
-    ) -> DataFile:
-        """Store a frame as an immutable Parquet file, for a later commit to list.
-
-        Of `existing` files the one that holds the same bytes in the same role is returned instead,
-        if it is intact.
-        """
-        body = io.BytesIO()
-        rows.write_parquet(body, compression=compression)
-        data = body.getvalue()
-        digest = hashlib.sha256(data).hexdigest()
-        for file in existing:
-            if (file.role, file.sha256) == (role, digest) and self.is_intact(file):
-                return file
-        stored = self.write_bytes(data, role=role, suffix=".parquet")
-        return replace(stored, rows=rows.height)
-
-    def write_sorted_chunks(
-        self, chunks: Iterable[pl.DataFrame], *, row_group_size: int = _ROW_GROUP_SIZE
-    ) -> DataFile:
-        """`write_rows` for frames, sorted by key, that do not fit in memory together.
-
-        Args:
-            chunks: One frame or more, of the same schema.
-            row_group_size: Rows per Parquet row group. Reading a range of keys decodes whole
-                row groups.
-        """
-        row_count = 0
-        remaining = iter(chunks)
-        first = next(remaining)
-
-        def read_chunks(*_: object) -> Iterator[pl.DataFrame]:
-            nonlocal row_count
-            for chunk in chain([first], remaining):
-                row_count += chunk.height
-                yield chunk
-
-        with scratch_folder() as scratch:
-            local = scratch / "rows.parquet"
-            register_io_source(read_chunks, schema=first.schema).sink_parquet(
-                local, row_group_size=row_group_size
-            )
-            return self.upload(local, role=ROWS, rows=row_count)
-
-    def write_bytes(self, data: bytes, *, role: str, suffix: str) -> DataFile:
-        """Store bytes as an immutable file, for a later commit to list."""
-        path = f"{DATA}/{uuid.uuid4().hex}{suffix}"
-        self._files.write(f"{self.name}/{path}", data)
-        return DataFile(path, len(data), hashlib.sha256(data).hexdigest(), role=role)
-
-    def upload(self, local: Path, *, role: str, rows: int | None = None) -> DataFile:
-        """Store a copy of a local file as an immutable file, for a later commit to list."""
-        path = f"{DATA}/{uuid.uuid4().hex}{local.suffix}"
-        digest = _sha256_of_file(local)
-        self._files.upload(f"{self.name}/{path}", local)
-        return DataFile(path, local.stat().st_size, digest, rows=rows, role=role)
-
     # ---- reading --------------------------------------------------------------------
-
-    def read_bytes(self, file: DataFile) -> bytes:
-        """A file's bytes, verified.
-
-        Raises:
-            CorruptFileError: The file is missing or does not match its checksum.
-        """
-        try:
-            data = self._files.read(f"{self.name}/{file.path}")
-        except FileNotFoundError:
-            raise self._corrupt(file, _MISSING) from None
-        self._check_digest(file, hashlib.sha256(data).hexdigest())
-        return data
-
-    @contextlib.contextmanager
-    def local_copy(self, file: DataFile) -> Iterator[Path]:
-        """A verified file on this disk: the file itself, or a temporary copy of a remote one.
-
-        Raises:
-            CorruptFileError: The file is missing or does not match its checksum.
-        """
-        path = f"{self.name}/{file.path}"
-        with contextlib.ExitStack() as stack:
-            local = self._files.local_path(path)
-            try:
-                if local is None:
-                    local = stack.enter_context(scratch_folder()) / Path(path).name
-                    self._files.download(path, local)
-                digest = _sha256_of_file(local)
-            except FileNotFoundError:
-                raise self._corrupt(file, _MISSING) from None
-            self._check_digest(file, digest)
-            yield local
-
-    def verify(self, file: DataFile) -> None:
-        """Check a file's checksum; at most 8 MiB of it are in memory at once.
-
-        Raises:
-            CorruptFileError: The file is missing or does not match its checksum.
-        """
-        if file.bytes <= _SMALL_FILE:
-            self.read_bytes(file)
-            return
-        with self.local_copy(file):
-            pass
-
-    def is_intact(self, file: DataFile) -> bool:
-        """Whether a file exists and matches its checksum."""
-        try:
-            self.verify(file)
-        except CorruptFileError:
-            return False
-        return True
-
-    def _check_digest(self, file: DataFile, digest: str) -> None:
-        if digest != file.sha256:
-            raise self._corrupt(file, "does not match its committed checksum")
-
-    def _corrupt(self, file: DataFile, problem: str) -> CorruptFileError:
-        return CorruptFileError(f"{self._files.url}/{self.name}/{file.path} {problem}; {REBUILD}")
-
-    def check_files_exist(self, commit: Commit) -> None:
-        """Check that every row file exists with its committed size, without reading it.
-
-        Raises:
-            CorruptFileError: A file is missing or has another size.
-        """
-        for file in commit.files_with_role():
-            entry = self._files.stat(f"{self.name}/{file.path}")
-            if entry is None or entry.size != file.bytes:
-                raise self._corrupt(file, "is missing or truncated although a commit lists it")
 
     def read_file(self, file: DataFile, columns: Sequence[str] | None = None) -> pl.DataFrame:
         """A Parquet file's rows, verified as by `read_bytes`.
@@ -510,12 +358,6 @@ class Table:
             return rows
         return shard.filter(rows, key)
 
-    def local_paths(self, commit: Commit) -> list[Path] | None:
-        """The paths of the commit's row files on this machine, None for a remote store."""
-        files = commit.files_with_role()
-        paths = [self._files.local_path(f"{self.name}/{file.path}") for file in files]
-        return None if None in paths else [path for path in paths if path is not None]
-
 
 def _appended(
     base: Commit | None, added: Sequence[DataFile], properties: Mapping[str, Json]
@@ -530,11 +372,6 @@ def _appended(
 
 def _lists(commit: Commit, files: Sequence[DataFile]) -> bool:
     return {file.path for file in commit.files}.issuperset(file.path for file in files)
-
-
-def _sha256_of_file(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def with_key(rows: Frame, key: Key) -> Frame:

@@ -4,7 +4,7 @@ import json
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -27,26 +27,13 @@ from imgsim_assets.storage.reader import read_table
 from imgsim_assets.storage.settings import RetentionPolicy
 from imgsim_assets.storage.shards import Shard
 from imgsim_assets.storage.store import Store
-from imgsim_assets.storage.table import Table
 from imgsim_assets_tests.support import tables, writer_process
+from imgsim_assets_tests.support.damage import DAMAGES, damage_file
 from imgsim_assets_tests.support.file_ages import make_older
 from imgsim_assets_tests.support.interrupted import InterruptedFiles
 
 NAME = "products/images"
 IDS = [f"item-{number}" for number in range(14)]
-
-Damage = Callable[[bytes], bytes | None]
-DAMAGES: dict[str, Damage] = {
-    "emptied": lambda _: b"",
-    "one byte left": lambda data: data[:1],
-    "cut in half": lambda data: data[: len(data) // 2],
-    "last byte missing": lambda data: data[:-1],
-    "one byte more": lambda data: data + b"\0",
-    "first byte flipped": lambda data: _flipped(data, 0),
-    "middle byte flipped": lambda data: _flipped(data, len(data) // 2),
-    "last byte flipped": lambda data: _flipped(data, len(data) - 1),
-    "deleted": lambda _: None,
-}
 
 # ---- versions ---------------------------------------------------------------------------
 
@@ -122,15 +109,6 @@ def test_the_range_reader_skips_corrupt_files(root: str, damage: str, tmp_path: 
 
 def _pending(files: Sequence[DataFile], _: Commit | None) -> PendingCommit:
     return PendingCommit(files)
-
-
-def test_an_error_in_a_chunk_fails_the_write(store: Store) -> None:
-    def chunks() -> Iterator[pl.DataFrame]:
-        yield tables.frame({"a": 1})
-        raise CorruptFileError("the second chunk")
-
-    with pytest.raises(CorruptFileError, match="the second chunk"):
-        store.table(NAME, key="id").write_sorted_chunks(chunks())
 
 
 def test_a_change_that_returns_none_commits_nothing(store: Store) -> None:
@@ -412,101 +390,6 @@ def test_a_writer_may_be_killed_before_any_file_operation(tmp_path: Path) -> Non
 # ---- damage -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_file_raises_with_its_path(store: Store, tmp_path: Path, damage: str) -> None:
-    table = store.table(NAME, key="id")
-    commit = tables.put(table, dict.fromkeys(IDS, 1))
-    path = _single_path(table, commit)
-    _damage(path, DAMAGES[damage])
-
-    with pytest.raises(CorruptFileError) as raised:
-        table.read(commit)
-
-    assert str(path) in str(raised.value)
-    assert "materialize the asset again" in str(raised.value)
-
-
-def test_swapped_files_are_detected(store: Store) -> None:
-    table = store.table(NAME)
-    first, second = (tables.put(table, {"a": value}) for value in (1, 2))
-    one, other = _single_path(table, first), _single_path(table, second)
-    content = one.read_bytes()
-    one.write_bytes(other.read_bytes())
-    other.write_bytes(content)
-
-    for commit in (first, second):
-        with pytest.raises(CorruptFileError, match="checksum"):
-            table.read(commit)
-
-
-@pytest.mark.parametrize("damage", ["middle byte flipped", "deleted"])
-def test_a_damaged_object_raises_with_its_url(s3_root: str, damage: str) -> None:
-    store = Store.open(s3_root)
-    table = store.table(NAME)
-    commit = tables.put(table, {"a": 1})
-    path = f"{NAME}/{commit.files[0].path}"
-    left = DAMAGES[damage](store.files.read(path))
-    store.files.delete(path)
-    if left is not None:
-        store.files.write(path, left)
-
-    with pytest.raises(CorruptFileError, match=f"{s3_root}/{path}"):
-        table.read(commit)
-
-
-@pytest.mark.parametrize("small", [0, 2**20], ids=["in parts", "at once"])
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_verify_checksums_detects_a_damaged_file(
-    store: Store, damage: str, small: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("imgsim_assets.storage.table._SMALL_FILE", small)
-    table = store.table(NAME)
-    commit = tables.put(table, {"a": 1})
-    assert table.verify_checksums(commit)
-    _damage(_single_path(table, commit), DAMAGES[damage])
-
-    assert not table.verify_checksums(commit)
-
-
-def test_verify_checksums_covers_every_role(store: Store) -> None:
-    table = store.table(NAME)
-    rows = table.write_rows(tables.frame({"a": 1}))
-    other_file = table.write_bytes(b"beside", role="index", suffix=".bin")
-    commit = table.commit(lambda _: PendingCommit([rows, other_file]))
-    assert commit is not None
-    _damage(Path(store.url) / NAME / other_file.path, DAMAGES["last byte flipped"])
-
-    assert not table.verify_checksums(commit)
-    table.check_files_exist(commit)
-
-
-def test_verify_checksums_of_a_shard_ignores_other_shards(store: Store) -> None:
-    table = store.table(NAME, key="id")
-    shards = [Shard(0, 2), Shard(1, 2)]
-    for shard in shards:
-        tables.put_snapshot(table, shard, tables.items_of_shard(dict.fromkeys(IDS, 1), shard))
-    commit = tables.latest_commit(table)
-    (path, _) = table.local_paths(commit) or []
-    _damage(path, DAMAGES["middle byte flipped"])
-
-    assert [table.verify_checksums(commit, shard=shard) for shard in shards] == [False, True]
-    assert not table.verify_checksums(commit)
-
-
-@pytest.mark.parametrize(
-    "damage", ["emptied", "one byte left", "last byte missing", "one byte more", "deleted"]
-)
-def test_check_files_exist_detects_a_wrong_size(store: Store, damage: str) -> None:
-    table = store.table(NAME)
-    commit = tables.put(table, {"a": 1})
-    path = _single_path(table, commit)
-    table.check_files_exist(commit)
-    _damage(path, DAMAGES[damage])
-
-    with pytest.raises(CorruptFileError, match=f"{path} is missing or truncated.*materialize"):
-        table.check_files_exist(commit)
-
-
 def test_corrupt_files_are_skipped_with_on_corrupt(store: Store) -> None:
     table = store.table(NAME, key="id")
     tables.add(table, {"a": 1, "b": 1})
@@ -516,11 +399,11 @@ def test_corrupt_files_are_skipped_with_on_corrupt(store: Store) -> None:
     assert tables.values(table.read(commit, on_corrupt=messages.append)) == {"a": 1, "b": 2, "c": 2}
     assert messages == []
 
-    _damage(second, DAMAGES["middle byte flipped"])
+    damage_file(second, DAMAGES["middle byte flipped"])
     assert tables.values(table.read(commit, on_corrupt=messages.append)) == {"a": 1, "b": 1}
     assert [str(second) in line for line in messages] == [True]
 
-    _damage(first, DAMAGES["deleted"])
+    damage_file(first, DAMAGES["deleted"])
     assert table.read(commit, on_corrupt=messages.append).shape == (0, 0)
     with pytest.raises(CorruptFileError, match=str(first)):
         table.read(commit)
@@ -532,7 +415,7 @@ def test_a_damaged_commit_raises_with_the_fix(store: Store, tmp_path: Path, dama
     tables.put(table, {"a": 1})
     tables.put(table, {"a": 2})
     path = _commit_path(tmp_path, 2)
-    _damage(path, DAMAGES[damage])
+    damage_file(path, DAMAGES[damage])
 
     with pytest.raises(CorruptFileError, match=f"{path} .*imgsim verify --repair"):
         table.latest()
@@ -601,38 +484,6 @@ def test_a_commit_without_row_files_reads_as_an_empty_frame(store: Store) -> Non
     assert table.read(commit).shape == (0, 0)
 
 
-@pytest.mark.parametrize("root", ["local", "s3"])
-def test_an_uploaded_file_is_verified_on_read(
-    root: str, tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
-    url = str(tmp_path / "store") if root == "local" else request.getfixturevalue("s3_root")
-    table = Store.open(url).table(NAME)
-    local = tmp_path / "index.faiss"
-    local.write_bytes(b"some index" * 1000)
-
-    file = table.upload(local, role="index", rows=3)
-
-    assert table.read_bytes(file) == local.read_bytes()
-    assert (file.role, file.rows, file.path.rsplit(".", 1)[-1]) == ("index", 3, "faiss")
-    commit = table.commit(lambda _: PendingCommit([file]))
-    assert commit is not None
-    assert table.verify_checksums(commit)
-    table.check_files_exist(commit)
-
-
-def test_vectors_round_trip_through_a_file(s3_root: str) -> None:
-    rows = pl.DataFrame(
-        {"sha256": ["a", "b"], "vector": [[0.1, -2.5e-38], [3.4e38, float("nan")]]},
-        schema={"sha256": pl.String, "vector": pl.Array(pl.Float32, 2)},
-    )
-    table = Store.open(s3_root).table(NAME)
-
-    read = table.read_file(table.write_rows(rows, compression="uncompressed"))
-
-    assert read.schema == rows.schema
-    assert read.equals(rows)
-
-
 # ---- helpers ----------------------------------------------------------------------------
 
 
@@ -652,25 +503,8 @@ def _run_threads(actions: Sequence[Callable[[], None]]) -> None:
         thread.join()
 
 
-def _single_path(table: Table, commit: Commit) -> Path:
-    (path,) = table.local_paths(commit) or []
-    return path
-
-
 def _commit_path(tmp_path: Path, version: int) -> Path:
     return tmp_path / "store" / NAME / "_commits" / f"{version:012d}.json"
-
-
-def _damage(path: Path, damage: Damage) -> None:
-    damaged = damage(path.read_bytes())
-    if damaged is None:
-        path.unlink()
-    else:
-        path.write_bytes(damaged)
-
-
-def _flipped(data: bytes, position: int) -> bytes:
-    return data[:position] + bytes([data[position] ^ 1]) + data[position + 1 :]
 
 
 # ---- keys of several columns ------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +20,32 @@ from imgsim_assets.storage.sorted_runs import INDEXES
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import Table
 from imgsim_assets_tests.support import tables
+
+Damage = Callable[[bytes], bytes | None]
+DAMAGES: dict[str, Damage] = {
+    "emptied": lambda _: b"",
+    "one byte left": lambda data: data[:1],
+    "cut in half": lambda data: data[: len(data) // 2],
+    "last byte missing": lambda data: data[:-1],
+    "one byte more": lambda data: data + b"\0",
+    "first byte flipped": lambda data: _flipped(data, 0),
+    "middle byte flipped": lambda data: _flipped(data, len(data) // 2),
+    "last byte flipped": lambda data: _flipped(data, len(data) - 1),
+    "deleted": lambda _: None,
+}
+
+
+def damage_file(path: Path, damage: Damage) -> None:
+    """Replace the bytes of a file by what a damage leaves of them; None deletes the file."""
+    damaged = damage(path.read_bytes())
+    if damaged is None:
+        path.unlink()
+    else:
+        path.write_bytes(damaged)
+
+
+def _flipped(data: bytes, position: int) -> bytes:
+    return data[:position] + bytes([data[position] ^ 1]) + data[position + 1 :]
 
 
 def flip_bit(store: Store, table: Table, file: DataFile) -> Path:
