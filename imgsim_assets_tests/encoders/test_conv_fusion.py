@@ -9,17 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import fx, nn
 
-from imgsim_assets.encoders import onednn
 from imgsim_assets.encoders.conv_fusion import fuse_convolutions
-from imgsim_assets.encoders.fused_convolution import FusedConvolution, agrees_with_torch
+from imgsim_assets.encoders.fused_convolution import FusedConvolution
 from imgsim_assets.encoders.norm_folding import fold_batch_norms
 from imgsim_assets.encoders.pretrained import feature_model
+from imgsim_assets_tests.support.onednn import needs_onednn
 from imgsim_assets_tests.support.weights import untrained
-
-needs_onednn = pytest.mark.skipif(
-    not (onednn.suits(torch.device("cpu"), torch.float32) and agrees_with_torch(torch.float32)),
-    reason="only where oneDNN fuses convolutions",
-)
 
 
 @needs_onednn

@@ -14,13 +14,10 @@ from imgsim_assets.encoders import onednn
 from imgsim_assets.encoders.encoder import load_encoder
 from imgsim_assets.encoders.fused_convolution import FusedConvolution, agrees_with_torch
 from imgsim_assets.encoders.settings import EncoderSettings
+from imgsim_assets_tests.support.onednn import needs_onednn
 from imgsim_assets_tests.support.weights import save_weights, untrained
 
 CPU = torch.device("cpu")
-needs_onednn = pytest.mark.skipif(
-    not (onednn.suits(CPU, torch.float32) and agrees_with_torch(torch.float32)),
-    reason="only where oneDNN fuses convolutions",
-)
 
 
 @needs_onednn
