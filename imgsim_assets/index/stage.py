@@ -259,12 +259,12 @@ def _unless_committed(
     pending: PendingCommit, read: Commit | None, newest: Commit | None
 ) -> PendingCommit | None:
     """The pending commit, unless another run has committed a newer index, or the same one."""
-    if newest is None or newest == read:
-        return pending
-    if newest.inputs["embeddings"] > pending.inputs["embeddings"]:
-        return None
-    is_same = [file.sha256 for file in newest.files] == [file.sha256 for file in pending.files]
-    return None if is_same and newest.properties == pending.properties else pending
+    is_newer = (
+        newest is not None
+        and newest != read
+        and newest.inputs["embeddings"] > pending.inputs["embeddings"]
+    )
+    return None if is_newer or pending.is_repeated(newest, read) else pending
 
 
 def rebuild_count(index: Commit) -> int:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 from bisect import bisect_left
 from dataclasses import dataclass
-from functools import partial
 from math import log
 from typing import Any, NamedTuple
 
@@ -256,7 +255,7 @@ def measure(
         properties[EVIDENCE_RULE] = {EVIDENCE_FINGERPRINT: evidence_fingerprint()}
         files.append(table.write_rows(aligned.compared, role=EVIDENCE))
     pending = PendingCommit(files, {embeddings.table: embeddings.version}, properties)
-    commit = table.commit(partial(_unless_committed, pending, latest))
+    commit = table.commit(lambda newest: None if pending.is_repeated(newest, latest) else pending)
     if commit is None:
         raise AssertionError("a pending commit is always committed")
     return _calibration(name, commit, table.read(commit), changed=True), others
@@ -303,15 +302,6 @@ def _read(table: Table, commit: Commit | None, embeddings: Commit) -> _Stored | 
         return _Stored(commit, table.read(commit), table.read_file(images))
     except CorruptFileError:
         return None
-
-
-def _unless_committed(
-    pending: PendingCommit, read: Commit | None, newest: Commit | None
-) -> PendingCommit | None:
-    """The pending commit, unless another run has committed the same measurement meanwhile."""
-    if newest is None or newest == read:
-        return pending
-    return None if newest.properties == pending.properties else pending
 
 
 def _calibration(name: str, commit: Commit, rows: pl.DataFrame, *, changed: bool) -> Calibration:

@@ -287,11 +287,7 @@ class MatchStage:
             threshold=threshold,
             threshold_source=resolved.source,
             threshold_is_measured=resolved.is_measured,
-            evidence=(
-                EvidenceCounts.of(update.rows, computed[0] if computed else None, rule)
-                if rule is not None
-                else None
-            ),
+            evidence=EvidenceCounts.of_update(update, computed, rule),
             recall=recall_of(update.commit),
             exact_seconds=expected[0] if expected else None,
             turned=self._turned.encoded if settings.orientations else None,

@@ -244,12 +244,6 @@ class MaterializedResult:
         commit = self.commit(files, left, right, inputs)
         return None if commit is None else ResultUpdate(self.table, commit, incremental)
 
-    def _has_same_content(self, newest: Commit | None, files: Sequence[DataFile]) -> bool:
-        """Whether another run has committed the same rows of the same items meanwhile."""
-        if newest is None or newest == self.latest:
-            return False
-        return newest.properties == self.properties and _contents(newest.files) == _contents(files)
-
     def is_up_to_date(self, left: Items, right: Items) -> bool:
         """Whether the current commit was computed from exactly these items."""
         return (
@@ -275,6 +269,7 @@ class MaterializedResult:
             *self._write_items(left, LEFT_ITEMS),
             *self._write_items(right, RIGHT_ITEMS),
         ]
+        pending = PendingCommit(files, inputs=inputs, properties=self.properties)
         is_superseded = False
 
         def change(newest: Commit | None) -> PendingCommit | None:
@@ -283,9 +278,7 @@ class MaterializedResult:
             is_superseded = any(
                 committed.get(name, 0) > version for name, version in inputs.items()
             )
-            if is_superseded or self._has_same_content(newest, files):
-                return None
-            return PendingCommit(files, inputs=inputs, properties=self.properties)
+            return None if is_superseded or pending.is_repeated(newest, self.latest) else pending
 
         commit = self.table.commit(change)
         return None if is_superseded else commit
@@ -317,7 +310,3 @@ def _range(file: DataFile) -> tuple[str, str | None]:
     """The ids of a file: the first, and the first behind them."""
     first, after = file.metadata.get(_BLOCK, [ALL_IDS.first, ALL_IDS.after])
     return first, after
-
-
-def _contents(files: Sequence[DataFile]) -> list[tuple[str, str]]:
-    return sorted((file.role, file.sha256) for file in files)

@@ -210,6 +210,16 @@ class PendingCommit:
     properties: Mapping[str, Json] = field(default_factory=dict)
     lost: Sequence[str] = ()
 
+    def is_repeated(self, newest: Commit | None, read: Commit | None) -> bool:
+        """Whether another run has committed the same content after the commit that was read."""
+        if newest is None or newest == read:
+            return False
+        return newest.properties == self.properties and _content(newest) == _content(self)
+
+
+def _content(commit: Commit | PendingCommit) -> list[tuple[str, str]]:
+    return sorted((file.role, file.sha256) for file in commit.files)
+
 
 def append_to_shard(
     base: Commit | None, shard: Shard, files: Sequence[DataFile]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -26,7 +26,7 @@ from imgsim_assets.similarity.evidence.tiers import ALIGNED, SAME_BYTES, SIMILAR
 from imgsim_assets.similarity.item_pairs import in_order
 from imgsim_assets.similarity.items import Items
 from imgsim_assets.similarity.join_spec import MIN_COSINE, JoinSpec
-from imgsim_assets.similarity.materialized import NEIGHBOR_LISTS, MaterializedResult
+from imgsim_assets.similarity.materialized import NEIGHBOR_LISTS, MaterializedResult, ResultUpdate
 from imgsim_assets.similarity.neighbor_lists import (
     CachedNeighborLists,
     ListBlock,
@@ -148,6 +148,15 @@ class EvidenceCounts:
         tiers: dict[str, int] = {tier: counts.get(tier, 0) for tier in TIERS}
         compared, images = (computed.compared, computed.images) if computed else (0, 0)
         return cls(tiers, compared, images, rule.similar_from if rule is not None else None)
+
+    @classmethod
+    def of_update(
+        cls, update: ResultUpdate, computed: Sequence[PairEvidence], rule: EvidenceRule | None
+    ) -> EvidenceCounts | None:
+        """`of` the rows of a result; `computed` is empty where nothing was. Reads none without."""
+        if rule is None:
+            return None
+        return cls.of(update.rows, computed[0] if computed else None, rule)
 
 
 class EvidentPairs(NamedTuple):
