@@ -284,16 +284,9 @@ class ImageSimilarityModel:
         items: Dataset | References,
         label: str | None = None,
     ) -> Gallery:
-        """The gallery of a result; `items` are the images of `queries`, or those of the model."""
-        from imgsim_assets.search.result_gallery import columns_of, model_gallery
+        from imgsim_assets.search.result_gallery import gallery_of_result
 
-        references, catalog = self._parts.references, self._parts.provenance.catalog
-        of_model = columns_of(references, store=self._parts.store, catalog=catalog)
-        of_queries = of_model
-        if items is not references:
-            of_queries = columns_of(items, store=self._parts.store, given=queries, label=label)
-        columns = {"left": of_queries, "right": of_model}
-        return model_gallery(result, items, references, title=repr(self), columns=columns)
+        return gallery_of_result(self._parts, result, queries, items, label=label, title=repr(self))
 
     def add(
         self,

@@ -18,6 +18,7 @@ from imgsim_assets.search.image_ref import ImageRef
 from imgsim_assets.storage.reader import open_store
 
 if TYPE_CHECKING:
+    from imgsim_assets.search.parts import ModelParts
     from imgsim_assets.search.references import References
     from imgsim_assets.storage.store import Store
 
@@ -57,6 +58,34 @@ def first_thumbnails(references: References, count: int = 8) -> dict[str, bytes]
     firsts = rows.unique("id", keep="first", maintain_order=True).head(count)
     made = zip(firsts["id"], images.thumbnails(firsts["key"].to_list()), strict=True)
     return {label: each.jpeg for label, each in made if each.jpeg is not None}
+
+
+def gallery_of_result(
+    parts: ModelParts,
+    result: pl.DataFrame,
+    queries: Any,
+    items: References | Dataset,
+    *,
+    label: str | None,
+    title: str,
+) -> Gallery:
+    """The gallery of the result of a query, with the columns of both sides.
+
+    Args:
+        parts: the model.
+        result: the result of the query.
+        queries: the dataset as it was given.
+        items: its images, or those of the model.
+        label: the column of labels of the dataset.
+        title: the heading.
+    """
+    references, store = parts.references, parts.store
+    of_model = columns_of(references, store=store, catalog=parts.provenance.catalog)
+    of_queries = of_model
+    if items is not references:
+        of_queries = columns_of(items, store=store, given=queries, label=label)
+    columns = {"left": of_queries, "right": of_model}
+    return model_gallery(result, items, references, title=title, columns=columns)
 
 
 def model_gallery(
