@@ -133,6 +133,15 @@ class YamlComponent(dg.Component):
                 context, ["name"], f"{count} {plural} are named {name!r}; give each its own name"
             )
 
+    def check_alone(self, context: dg.ComponentLoadContext, what: str) -> None:
+        """Raise an error when a project has several components of a type that it needs once.
+
+        `what` says what they are.
+        """
+        count = 1 + len(self.sibling_components(context))
+        if count > 1:
+            raise self.error(context, [], f"{count} components are {what}; keep one of them")
+
     def sibling_components(self, context: dg.ComponentLoadContext) -> list[Self]:
         """The other components of this kind in the project; a subclass is of the same kind."""
         kind: type[Any] = next(base for base in type(self).__mro__ if "settings_type" in vars(base))

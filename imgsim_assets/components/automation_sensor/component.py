@@ -32,11 +32,7 @@ class AutomationComponent(YamlComponent):
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """The sensor over every asset with `automation: true`, sources included."""
-        count = 1 + len(self.sibling_components(context))
-        if count > 1:
-            raise self.error(
-                context, [], f"{count} components are an AutomationComponent; keep one of them"
-            )
+        self.check_alone(context, "an AutomationComponent")
         with warnings.catch_warnings():
             # The selection must include the sources, and that option is beta.
             warnings.simplefilter("ignore", dg.BetaWarning)

@@ -30,14 +30,7 @@ class RetentionComponent(YamlComponent):
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """The job that deletes, and its schedule."""
-        count = 1 + len(self.sibling_components(context))
-        if count > 1:
-            raise self.error(
-                context,
-                [],
-                f"{count} components are a RetentionComponent, and a store has one policy; keep "
-                "one of them",
-            )
+        self.check_alone(context, "a RetentionComponent, and a store has one policy")
         settings = self.settings
         self.check_cron(context, "schedule", settings.schedule)
         self.check_timezone(context, settings.timezone)

@@ -31,11 +31,7 @@ class StoreComponent(YamlComponent):
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """The resource `imgsim_store`, and the IO manager over it."""
-        count = 1 + len(self.sibling_components(context))
-        if count > 1:
-            raise self.error(
-                context, [], f"{count} components are a StoreComponent; keep one of them"
-            )
+        self.check_alone(context, "a StoreComponent")
         store = StoreResource(
             url=self.settings.url,
             project_root=str(context.project_root),
