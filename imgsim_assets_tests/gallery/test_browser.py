@@ -158,7 +158,7 @@ def test_keys_walk_over_candidates_and_columns_open(
     opened.page.keyboard.press("/")
     opened.page.keyboard.type("boot 59")
     opened.page.keyboard.press("Escape")
-    opened.page.wait_for_function(f"{focused} === 'L19 and 1 others'")
+    opened.page.wait_for_function(f"{focused} === 'L19 and another'")
     opened.page.get_by_text("columns").press("Enter")
     opened.page.get_by_role("cell", name="boot 59").first.wait_for()
     assert opened.problems == []

@@ -25,7 +25,7 @@ export function onePair(row, labels) {
 /** The card of a left item beside several candidates. */
 export function candidatesCard(rows, labels) {
   const first = rows[0];
-  const card = element("article", { class: "pair candidates", "aria-label": `${plainText(first.left_id, 80)} and ${rows.length} others` });
+  const card = element("article", { class: "pair candidates", "aria-label": `${plainText(first.left_id, 80)} and ${rows.length === 1 ? "another" : `${rows.length} others`}` });
   const byImage = new Map(rows.map((row) => [row.left_image ?? 0, row]));
   const images = [...byImage.keys()].sort((a, b) => a - b);
   const lead = element("div", { class: "lead" });
@@ -115,7 +115,7 @@ function longList(rows, draw) {
 }
 
 function groupFacts(row) {
-  const facts = [`${row.size} items`];
+  const facts = [row.size === 1 ? "1 item" : `${row.size} items`];
   if (typeof row.min_similarity === "number") facts.push(`similarity at least ${row.min_similarity.toFixed(3)}`);
   if (typeof row.mean_similarity === "number") facts.push(`${row.mean_similarity.toFixed(3)} on average`);
   if (row.bridges) facts.push(row.bridges === 1 ? "1 bridge" : `${row.bridges} bridges`);
