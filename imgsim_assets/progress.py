@@ -59,6 +59,7 @@ class Progress:
         self._tty = tty if tty is not None and tty.isatty() else None
         self._drawn_at = 0.0
         self._started_at = self._logged_at = time.monotonic()
+        self._logged: int | None = None
         self.done = 0
         self.kinds: Counter[str] = Counter()
 
@@ -76,7 +77,7 @@ class Progress:
             self._draw(self._tty)
             self._tty.write("\n")
             self._tty.flush()
-        if error is None and self._logged_at != self._started_at:
+        if error is None and self._logged not in (None, self.done):
             self._log(self._line())
 
     @property
@@ -94,7 +95,7 @@ class Progress:
             self._drawn_at = now
             self._draw(self._tty)
         if now - self._logged_at >= self._interval_s:
-            self._logged_at = now
+            self._logged_at, self._logged = now, self.done
             self._log(self._line())
 
     def _draw(self, tty: TextIO) -> None:
@@ -106,7 +107,8 @@ class Progress:
 
     def _line(self) -> str:
         rate = self.done / max(self.seconds, 1e-9)
-        line = f"{self._label}: {self.done}/{self._total} {self._unit}, {rate:.1f}/s"
+        speed = f"{1 / rate:.1f} s each" if 0 < rate < 1 else f"{rate:.1f}/s"
+        line = f"{self._label}: {self.done}/{self._total} {self._unit}, {speed}"
         if 0 < self.done < self._total:
             line += f", {(self._total - self.done) / rate:.0f} s left"
         if self.kinds:

@@ -33,8 +33,8 @@ from imgsim_assets.storage.gc import LOCATION
 from imgsim_assets.storage.pack_damage import inspect_index_files, inspect_pack
 from imgsim_assets.storage.packs import list_packs
 from imgsim_assets.storage.store import Store
-from imgsim_assets.storage.table_files import REBUILD
 from imgsim_assets.storage.table_damage import inspect_table
+from imgsim_assets.storage.table_files import REBUILD
 from imgsim_assets.text import counted
 
 # Items without an image that are listed one by one.
