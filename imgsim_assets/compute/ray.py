@@ -109,8 +109,8 @@ class RayRunner:
                             submitted += 1
                         ready, _ = ray.wait(list(pending), num_returns=1, timeout=_POLL_S)
                         for reference in ready:
-                            finished[pending[reference]] = self._result(ray, reference, kind)
-                            del pending[reference]
+                            done = pending.pop(reference)
+                            finished[done] = self._result(ray, reference, kind)
                             progress.advance()
                         polls = 0 if ready else polls + 1
                         if polls == _STALLED_POLLS:
@@ -199,10 +199,13 @@ class RayRunner:
         references = list(pending)
         pending.clear()
         with suppress(ray.exceptions.RayError):
-            for reference in references:
+            # Ray may abort this process where a task is canceled that has just ended.
+            _, running = ray.wait(references, num_returns=len(references), timeout=0)
+            for reference in running:
                 # A task in a matrix product would not see a gentler request.
                 ray.cancel(reference, force=True)
-            ray.wait(references, num_returns=len(references), timeout=_CANCEL_S)
+            if running:
+                ray.wait(running, num_returns=len(running), timeout=_CANCEL_S)
 
 
 def _require_listener(address: str) -> None:
