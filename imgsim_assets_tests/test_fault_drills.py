@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -23,7 +24,7 @@ from imgsim_assets.pipeline.verify import verify
 from imgsim_assets.storage.gc import collect_garbage
 from imgsim_assets.storage.settings import RetentionPolicy
 from imgsim_assets.storage.store import Store
-from imgsim_assets_tests.support.fault_driver import KILLED
+from imgsim_assets_tests.support.fault_driver import KILLED, kind_of_folder
 from imgsim_assets_tests.support.file_ages import make_older
 from imgsim_assets_tests.support.shell import unavailable
 from imgsim_assets_tests.support.small_store import SmallStore, contents, pages
@@ -68,12 +69,33 @@ class Drill:
         result = json.loads(self.process.stdout.readline())
         return result["statuses"], result["messages"]
 
-    def check(self) -> None:
-        """The store is intact, and a rerun makes it equal to a store that was never damaged."""
-        assert verify(self.store, sample_size=2).problems == []
-        self.small.materialize(self.store)
-        assert verify(self.store, sample_size=2).problems == []
-        found, fresh = contents(self.store), self.small.fresh_contents("fresh")
+    def faults(self, moment: str, **options: Any) -> set[str]:
+        """The kinds of folders in which runs met a fault, one after the other; see FaultInFolder.
+
+        Other writes may fail without an error, such as that of the copy of a commit.
+        """
+        folders: set[str] = set()
+        while True:
+            (status,), (message,) = self.run(moment=moment, done=sorted(folders), **options)
+            lines = message.splitlines()
+            now = {line.removesuffix("/") for line in lines if line.endswith("/")}
+            assert status in ((0, 1) if moment == "full" else (KILLED if now else 0,)), message
+            assert len(lines) - len(now) == (status == 1), message
+            assert verify(Store.open(options.get("store", self.store.url))).problems == []
+            if not now:
+                return folders
+            folders |= now
+
+    def check(self, store: Store | None = None) -> None:
+        """The store is intact, and a rerun makes it equal to a store that was never damaged.
+
+        By default the store that the drills share.
+        """
+        store = store or self.store
+        assert verify(store, sample_size=2).problems == []
+        self.small.materialize(store)
+        assert verify(store, sample_size=2).problems == []
+        found, fresh = contents(store), self.small.fresh_contents("fresh")
         assert found.keys() == fresh.keys()
         for name, rows in found.items():
             assert rows.equals(fresh[name]), name
@@ -129,6 +151,44 @@ def test_exits_throughout_the_io_calls(drill: Drill) -> None:
         calls.append(call)
 
     assert len(calls) > 20
+
+
+@pytest.mark.parametrize(
+    ("moment", "is_update"),
+    [
+        ("half_written", False),
+        ("unpublished", True),
+        ("unsynced", False),
+        ("full", False),
+        ("full", True),
+    ],
+)
+def test_fault_at_the_first_write_in_every_folder(
+    drill: Drill, tmp_path: Path, moment: str, is_update: bool
+) -> None:
+    root = tmp_path / "store"
+    if is_update:
+        shutil.copytree(drill.store.url, root)
+        drill.change()
+
+    folders = drill.faults(moment, store=str(root))
+
+    drill.check(Store.open(root))
+    written = {str(path.parent.relative_to(root)) for path in root.rglob("*") if path.is_file()}
+    assert len(folders) > 40
+    assert is_update or {*map(kind_of_folder, written)} <= folders
+
+
+def test_kills_at_the_first_deletion_in_every_folder(drill: Drill) -> None:
+    for _ in range(3):
+        drill.change()
+        drill.check()
+    make_older(Path(drill.store.url), 48)
+
+    folders = drill.faults("deleting", collect=True)
+
+    drill.check()
+    assert len(folders) > 40
 
 
 @pytest.mark.parametrize("size", [0, 100, 500, 1000, 1500, 2500, 4000])

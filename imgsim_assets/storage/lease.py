@@ -99,9 +99,10 @@ class Lease:
 
     def _is_holder_dead(self) -> bool:
         try:
-            return is_holder_dead(json.loads(self._read() or b"{}"))
+            holder = json.loads(self._read() or b"{}")
         except ValueError:  # truncated by a full disk; it becomes stale
             return False
+        return isinstance(holder, dict) and is_holder_dead(holder)
 
     def _read(self) -> bytes | None:
         try:
@@ -120,10 +121,11 @@ class Lease:
 
 def is_holder_dead(holder: Mapping[str, Any]) -> bool:
     """Whether `host` and `process` are those of a process of this machine that no longer exists."""
-    if holder.get("host") != socket.gethostname():
+    process = holder.get("process")
+    if holder.get("host") != socket.gethostname() or not isinstance(process, int):
         return False
     try:
-        os.kill(int(holder["process"]), 0)
+        os.kill(process, 0)
     except ProcessLookupError:
         return True
     except PermissionError:

@@ -86,6 +86,18 @@ def test_a_stale_lease_is_acquired(tmp_path: Path, left: bytes) -> None:
         assert files.read(PATH) != left
 
 
+@pytest.mark.parametrize("left", ["{", "[]", json.dumps({"host": socket.gethostname()})])
+def test_a_damaged_lease_is_acquired_when_nobody_renews_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left: str
+) -> None:
+    monkeypatch.setattr(lease, "STALE_SECONDS", 0.1)
+    files = LocalFiles(tmp_path)
+    files.write(PATH, left.encode())
+
+    with Lease(files, PATH, work="it"):
+        assert files.read(PATH) != left.encode()
+
+
 def test_a_lease_dated_in_the_future_is_acquired_when_nobody_renews_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import resource
 import signal
 import sys
@@ -18,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from imgsim_assets.errors import describe_error
+from imgsim_assets.storage.gc import collect_garbage
+from imgsim_assets.storage.settings import RetentionPolicy
 from imgsim_assets.storage.store import Store
 from imgsim_assets_tests.support.small_store import SmallStore
 
@@ -61,6 +64,56 @@ def exit_at(call: int, root: str) -> None:
     os.fsync = synced  # type: ignore[assignment]
 
 
+class FaultInFolder:
+    """A fault at the first change of every kind of folder of the store that had none yet.
+
+    Moments: `half_written` and `full`, half of a file is written; `unpublished`, a whole file has
+    a temporary name; `unsynced`, a file has its name, and the folder is not synced; `deleting`.
+    All but `full`, which is an error, end the process. A line with the kind goes to a pipe.
+    """
+
+    def __init__(self, moment: str, done: Sequence[str], root: str, messages: int) -> None:
+        self._moment, self._done, self._root = moment, {*done}, root
+        self._messages = messages
+        self._fsync = os.fsync
+        sys.addaudithook(self._hook)
+        os.fsync = self._synced  # type: ignore[assignment]
+
+    def _hook(self, event: str, arguments: tuple[object, ...]) -> None:
+        moments = {"os.rename": "unpublished", "os.link": "unpublished", "os.remove": "deleting"}
+        if moments.get(event) == self._moment:
+            path = Path(str(arguments[0 if event == "os.remove" else 1]))
+            if not path.name.startswith(".tmp-") and self._is_next(path.parent):
+                os._exit(KILLED)
+
+    def _synced(self, descriptor: int) -> None:
+        path = Path(f"/proc/self/fd/{descriptor}").readlink()
+        if path.is_dir():
+            if self._moment == "unsynced" and self._is_next(path):
+                os._exit(KILLED)
+        elif self._moment in ("half_written", "full") and self._is_next(path.parent):
+            os.truncate(path, path.stat().st_size // 2)
+            if self._moment == "half_written":
+                os._exit(KILLED)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        self._fsync(descriptor)
+
+    def _is_next(self, folder: Path) -> bool:
+        if not folder.is_relative_to(self._root):
+            return False
+        kind = kind_of_folder(str(folder.relative_to(self._root)))
+        if kind in self._done:
+            return False
+        self._done.add(kind)
+        os.write(self._messages, f"{kind}/\n".encode())
+        return True
+
+
+def kind_of_folder(name: str) -> str:
+    """The same for all orientations of turned images."""
+    return re.sub(r"\.(mirrored|rotated)\w+", ".turned", name)
+
+
 def make_read_only(root: str) -> None:
     """Let every change of a file of the store fail as on a disk that is mounted read-only."""
 
@@ -96,12 +149,17 @@ def materialize(options: dict[str, Any], messages: int) -> None:
         make_read_only(root)
     if "file_size" in options:
         limit_file_size(options["file_size"])
+    if "moment" in options:
+        FaultInFolder(options["moment"], options["done"], root, messages)
     if "clock" in options:
         shift_clock(options["clock"])
     status, message = 0, ""
     try:
         small = SmallStore(Path(options["folder"]), options["host"])
-        small.materialize(Store.open(root))
+        if "collect" in options:
+            collect_garbage(Store.open(root), RetentionPolicy(retain_last=1, min_age_hours=1))
+        else:
+            small.materialize(Store.open(root))
     except BaseException as error:
         described = describe_error(error)
         status, message = (1, described) if described is not None else (2, repr(error))

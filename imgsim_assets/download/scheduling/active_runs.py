@@ -29,6 +29,8 @@ STALE_SECONDS = 20.0
 # Clocks of machines differ by less; a file that is older is of a run that is gone.
 _ABANDONED_SECONDS = 600.0
 _HOSTS, _RENEWAL = ".hosts", ".renewal"
+# A run that has just left, and a file that a full disk cut short or that is otherwise damaged.
+_UNREADABLE = (FileNotFoundError, ValueError, KeyError, TypeError)
 
 
 @dataclass
@@ -159,7 +161,7 @@ class ActiveRuns:
             other = ActiveRun(
                 frozenset(body["hosts"]), body["max_per_host"], body["is_paced"], body
             )
-        except (FileNotFoundError, ValueError):  # it has just left, or a full disk cut it short
+        except _UNREADABLE:
             return
         self.others[run] = other
 
@@ -182,7 +184,7 @@ class ActiveRuns:
     def _has_acknowledged(self, run: str) -> bool:
         try:
             return self.id in json.loads(self._files.read(f"{FOLDER}/{run}{_RENEWAL}"))
-        except (FileNotFoundError, ValueError):
+        except _UNREADABLE:
             return False
 
 

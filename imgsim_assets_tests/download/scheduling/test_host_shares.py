@@ -34,6 +34,18 @@ def names(files: Files) -> list[str]:
     return [entry.name for entry in files.entries(FOLDER)]
 
 
+@pytest.mark.parametrize("data", [b"", b"\xff", b"5", b"[]", b"{}", b'{"hosts": 5}'])
+def test_damaged_files_of_other_runs_are_passed_over(files: Files, data: bytes) -> None:
+    for kind in ("hosts", "renewal"):
+        files.write(f"{FOLDER}/other.{kind}", data)
+    runs = runs_of(files, HOST)
+
+    runs.join()
+    runs.poll()
+
+    assert runs.others == {}
+
+
 # ---- shares -------------------------------------------------------------------------
 
 
