@@ -183,7 +183,7 @@ def test_a_changed_byte_is_detected_and_repaired(
     store = Store.open(small.folder / "store")
     assert verify(store).problems == []
 
-    check_edits(small, expected, tmp_path, edits(store, 40, seed=17), all_ways=False)
+    check_edits(small, expected, tmp_path, edits(store, 28, seed=17), all_ways=False)
 
 
 @pytest.mark.slow
