@@ -45,7 +45,7 @@ from imgsim_assets.storage.table import Table
 T = TypeVar("T")
 
 _BYTES_PER_APPEND = 10 * 2**20
-_NAME, _ENCODER = "shop", "f" * 16
+NAME, _ENCODER = "shop", "f" * 16
 # Of the images of the catalog, one in so many is a near copy of the one before.
 _COPIES = 100
 _ROWS_PER_SHARD = 10_000
@@ -113,17 +113,21 @@ def _in_shards(table: Table, rows: pl.DataFrame) -> list[DataFile]:
 
 
 def _fill(folder: Path, rows: int, dim: int) -> None:
-    store = Store.open(folder)
+    fill_with_ledger(Store.open(folder), NAME, rows, dim)
+
+
+def fill_with_ledger(store: Store, name: str, rows: int, dim: int) -> None:
+    """Store embeddings of so many items, and the ledger of their images."""
     # Sorting files takes longer than the steps.
     with patch.object(vector_table, "compaction_is_due", _never):
-        images = fill_catalog(store, _NAME, rows, dim)
+        images = fill_catalog(store, name, rows, dim)
     number = pl.int_range(pl.len())
     fetched = images.with_columns(
         pl.concat_str(pl.lit("https://images.example/"), "id").alias("url"),
         *(((number * 37) % 1000 + 200).cast(pl.Int32).alias(side) for side in ("width", "height")),
         ((number * 53) % 100_000).alias("bytes"),
     )
-    ledger = ledger_table(store, _NAME)
+    ledger = ledger_table(store, name)
     written = ledger.write_rows(pl.concat([empty_ledger(), fetched], how="diagonal_relaxed"))
     ledger.commit(lambda _: PendingCommit([written], {}, {}))
 
@@ -132,7 +136,7 @@ def _never(*_: object) -> bool:
     return False
 
 
-class _Peak(NamedTuple):
+class Peak(NamedTuple):
     """Bytes of resident memory before a step and at most, and the seconds of the step."""
 
     start: int
@@ -140,14 +144,19 @@ class _Peak(NamedTuple):
     seconds: float
 
 
-def _measured(folder: Path, step: str) -> _Peak:
+def _measured(folder: Path, step: str) -> Peak:
     import faiss  # noqa: F401 - the memory of the libraries is that of the start
     import scipy.sparse  # noqa: F401
 
     store = Store.open(folder)
+    return measured(lambda: _STEPS[step](store))
+
+
+def measured(step: Callable[[], None]) -> Peak:
+    """The memory and the time of a step of this process."""
     start, began = _status("VmRSS"), time.perf_counter()
-    _STEPS[step](store)
-    return _Peak(start, _status("VmHWM"), time.perf_counter() - began)
+    step()
+    return Peak(start, _status("VmHWM"), time.perf_counter() - began)
 
 
 def _status(name: str) -> int:
@@ -156,12 +165,12 @@ def _status(name: str) -> int:
 
 
 def _build(store: Store) -> None:
-    IndexStage(store, _NAME).run()
+    IndexStage(store, NAME).run()
 
 
-def _update(store: Store) -> None:
+def update_index(store: Store) -> None:
     """A hundredth of the items get other ids."""
-    table = embeddings_table(store, _NAME)
+    table = embeddings_table(store, NAME)
     latest = table.latest()
     if latest is None:
         raise AssertionError("the catalog was filled")
@@ -173,12 +182,12 @@ def _update(store: Store) -> None:
     files = _in_shards(table, changed)
     properties = latest.properties
     table.commit(lambda _: PendingCommit(files, {"images": 2}, properties))
-    IndexStage(store, _NAME).run()
+    IndexStage(store, NAME).run()
 
 
 def _check(store: Store) -> None:
-    _, index = open_index(store, _NAME)
-    results = index_invariants(store, _NAME, index)
+    _, index = open_index(store, NAME)
+    results = index_invariants(store, NAME, index)
     if not all(result.passed for result in results.values()):
         raise AssertionError(results)
 
@@ -201,21 +210,21 @@ def _threshold(store: Store) -> None:
         return pl.DataFrame(columns, schema=NEAREST_SCHEMA)
 
     with patch.object(NearestVectors, "of", of):
-        calibrate(store, CatalogItems(_NAME, *from_index(store, _NAME)), 0.01)
+        calibrate(store, CatalogItems(NAME, *from_index(store, NAME)), 0.01)
 
 
-def _groups(store: Store) -> None:
+def find_groups(store: Store) -> None:
     """By inverted lists, since the time of exact groups grows with the square."""
     settings = GroupSettings(threshold=_THRESHOLD, method="approximate")
-    GroupStage(store, _NAME, settings).run()
+    GroupStage(store, NAME, settings).run()
 
 
 _STEPS: Mapping[str, Callable[[Store], None]] = {
     "build": _build,
     "check": _check,
     "threshold": _threshold,
-    "groups": _groups,
-    "update": _update,
+    "groups": find_groups,
+    "update": update_index,
 }
 
 

@@ -1,13 +1,15 @@
-"""Peak memory of match tables and similarity graphs, and what of it follows the catalog.
+"""Peak memory of indexes, match tables, graphs and groups, and what of it follows the catalog.
 
     python -m benchmarks.join_memory [--rows 100000 200000 400000 800000] [--dim 128]
+        [--budget 512] [--steps build update left right graph approximate groups]
 
-`left` is a match table of many items and 2,000 of another catalog, `right` the same with the sides
-exchanged, `graph` the similarity graph, which is cut after its first block of left rows has met its
-first block of right rows, since all of it takes hours. The vectors
-are random. Each step is a process of its own. The peak is that
-of its resident memory, with mapped files, above what it had before the step; `keys` is what the
-ids and hashes of all rows take of it.
+`build` and `update` are the index, which an update gives other ids of 1 % of the items. `left` is a
+match table of many items and 2,000 of another catalog, `right` the same with the sides exchanged.
+`graph` is the similarity graph, cut after its first block of left rows has met its first block of
+right rows, since all of it takes hours. `approximate` is the graph by inverted lists: all of it, or
+with `--cut` until the lists of the first block of left ids are stored. `groups` are approximate
+duplicate groups. The vectors are random. Each step is a process of its own. The peak is that of its
+resident memory, with mapped files and with what it has before the step.
 """
 
 from __future__ import annotations
@@ -18,20 +20,32 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
-from benchmarks.catalog_memory import fill_catalog, in_process
-from imgsim_assets.encoders import vectors
+from benchmarks.catalog_memory import NAME as MANY
+from benchmarks.catalog_memory import (
+    Peak,
+    fill_catalog,
+    fill_with_ledger,
+    find_groups,
+    in_process,
+    measured,
+    update_index,
+)
+from imgsim_assets.compute.memory import DEFAULT_BUDGET, use_memory_budget
 from imgsim_assets.index.stage import IndexStage
-from imgsim_assets.similarity import items, vector_blocks
+from imgsim_assets.similarity import updated_lists, vector_blocks
 from imgsim_assets.similarity.cosine import Floats
 from imgsim_assets.similarity.graph import GraphStage
 from imgsim_assets.similarity.matches import MatchStage
+from imgsim_assets.similarity.neighbor_lists import map_list_blocks
 from imgsim_assets.similarity.settings import GraphSettings, MatchSettings
 from imgsim_assets.similarity.vector_blocks import VectorBlocks
 from imgsim_assets.storage.store import Store
 
-_STEPS = ("left", "right", "graph")
+_STEPS = ("build", "left", "right", "graph", "approximate", "groups", "update")
+_WHOLE, _CUT = "approximate", "a part of approximate"
 _FEW = 2000
 
 
@@ -48,69 +62,75 @@ def main() -> None:
     parser.add_argument("--dim", type=int, default=128)
     parser.add_argument("--neighbors", type=int, default=10)
     parser.add_argument("--steps", nargs="+", choices=_STEPS, default=list(_STEPS))
+    parser.add_argument("--budget", type=int, default=DEFAULT_BUDGET >> 20, help="MiB")
+    parser.add_argument("--cut", action="store_true", help="compute a part of `approximate`")
     parser.add_argument("--work", type=Path, help="folder of the stores; default: a temporary one")
     options = parser.parse_args()
     processes = multiprocessing.get_context("spawn")
     for rows in options.rows:
         with tempfile.TemporaryDirectory(dir=options.work) as folder:
-            in_process(processes, _fill, Path(folder), rows, options.dim, options.steps)
+            in_process(processes, _fill, Path(folder), rows, options.dim)
             block = 4 * options.dim * min(vector_blocks.MAX_BLOCK_ROWS, rows)
             size = 4 * options.dim * rows
-            for step in options.steps:
-                peak, keys = in_process(processes, _peak_of, Path(folder), step, options.neighbors)
+            steps = [_CUT if options.cut and step == _WHOLE else step for step in options.steps]
+            for step in steps:
+                peak = in_process(
+                    processes, _peak_of, Path(folder), step, options.neighbors, options.budget << 20
+                )
                 print(
                     f"{rows:>9,} x {options.dim}, {size / 2**20:.0f} MiB of vectors, "
-                    f"{block / 2**20:.0f} MiB in a block: {step} {peak / 2**20:.0f} MiB, "
-                    f"{keys / 2**20:.0f} MiB of them keys",
+                    f"{block / 2**20:.0f} MiB in a block: {step} {peak.peak / 2**20:.0f} MiB, "
+                    f"{peak.start / 2**20:.0f} of them at the start, {peak.seconds:.1f} s",
                     flush=True,
                 )
 
 
-def _fill(folder: Path, rows: int, dim: int, steps: list[str]) -> None:
+def _fill(folder: Path, rows: int, dim: int) -> None:
     store = Store.open(folder)
-    # Sorting files takes longer than the joins.
-    with patch.object(vectors, "compaction_is_due", _never):
-        _fill_catalogs(store, rows, dim, steps)
-
-
-def _never(*_: object) -> bool:
-    return False
-
-
-def _fill_catalogs(store: Store, rows: int, dim: int, steps: list[str]) -> None:
-    fill_catalog(store, "many", rows, dim)
+    fill_with_ledger(store, MANY, rows, dim)
     fill_catalog(store, "few", _FEW, dim, seed=1)
     IndexStage(store, "few").run()
-    if steps != ["left"]:
-        IndexStage(store, "many").run()
 
 
-def _peak_of(folder: Path, step: str, neighbors: int) -> tuple[int, int]:
-    import faiss  # noqa: F401 - its own memory is not that of the step
+def _peak_of(folder: Path, step: str, neighbors: int, budget: int) -> Peak:
+    import faiss  # noqa: F401 - the memory of the libraries is that of the start
+    import scipy.sparse  # noqa: F401
 
     store = Store.open(folder)
-    before = _memory("VmRSS")
+    with use_memory_budget(budget):
+        return measured(lambda: _run(store, step, neighbors))
+
+
+def _run(store: Store, step: str, neighbors: int) -> None:
     settings = MatchSettings(mode="top_k", k=neighbors, threshold=-1)
-    if step == "graph":
-        with patch.object(VectorBlocks, "blocks", _first_block), suppress(_CutError):
-            GraphStage(store, "many", GraphSettings(k=neighbors)).run()
+    if step == "build":
+        IndexStage(store, MANY).run()
+    elif step == _CUT:
+        with patch.object(updated_lists, "map_list_blocks", _first_lists), suppress(_CutError):
+            GraphStage(store, MANY, GraphSettings(k=neighbors, method="approximate")).run()
     elif step == "left":
-        MatchStage(store, "table", settings, left="many", right="few").run()
+        MatchStage(store, "left", settings, left=MANY, right="few").run()
+    elif step == "right":
+        MatchStage(store, "right", settings, left="few", right=MANY).run()
+    elif step == "graph":
+        with patch.object(VectorBlocks, "blocks", _first_block), suppress(_CutError):
+            GraphStage(store, MANY, GraphSettings(k=neighbors)).run()
+    elif step == _WHOLE:
+        GraphStage(store, MANY, GraphSettings(k=neighbors, method="approximate")).run()
+    elif step == "groups":
+        find_groups(store)
     else:
-        MatchStage(store, "table", settings, left="few", right="many").run()
-    peak = _memory("VmHWM") - before
-    return peak, int(items.from_embeddings(store, "many")[1].keys.estimated_size())
+        update_index(store)
+
+
+def _first_lists(*arguments: Any) -> Iterator[Any]:
+    yield next(map_list_blocks(*arguments))
+    raise _CutError
 
 
 def _first_block(rows: VectorBlocks) -> Iterator[tuple[int, Floats]]:
     yield 0, rows.read(0, rows.block_rows)
     raise _CutError
-
-
-def _memory(name: str) -> int:
-    """A value of /proc/self/status in bytes."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith(name)).split()[1]) * 1024
 
 
 if __name__ == "__main__":

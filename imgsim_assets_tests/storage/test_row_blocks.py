@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imgsim_assets.compute.memory import MIN_BUDGET, use_memory_budget
 from imgsim_assets.storage import row_blocks
 from imgsim_assets.storage.row_blocks import RowBlocks, sorted_rows
 
@@ -88,8 +87,3 @@ def test_rows_are_equal_however_they_are_stored() -> None:
     assert not rows.equals(RowBlocks.of(others))
     assert not rows.equals(RowBlocks.of(frame.drop("image")))
     assert not rows.equals(RowBlocks.of(frame[1:]))
-
-
-def test_too_small_a_budget_is_refused() -> None:
-    with pytest.raises(ValueError, match="memory budget"), use_memory_budget(MIN_BUDGET - 1):
-        pass
