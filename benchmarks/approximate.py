@@ -5,38 +5,48 @@
     python -m benchmarks.approximate --vectors ... --rows 1000000
 
 The vectors (.npy, n x d) are those of real images, of one encoder. They are rotated to their 576
-leading directions, and each row of a catalog is a mixture: of a real row, three of its 16 nearest,
-and differences of random pairs of real rows. How much of the differences is added is fitted for
-each number of rows, so that the cosines of rows to their 10th neighbors are distributed as among
-the real rows; both distributions are printed. A graph of 10 neighbors is computed as the package
-does, with lists trained, probes chosen and the recall measured in the run. FAISS searches 2,000 of
-the rows with more and more probes until it has the same recall; its time is scaled to all rows.
+leading directions (`--dim`), and each row of a catalog is a mixture: of a real row, three of its 16
+nearest, and differences of random pairs of real rows. How much of the differences is added is
+fitted for each number of rows, so that the cosines of rows to their 10th neighbors are distributed
+as among the real rows; both distributions are printed. A graph of 10 neighbors is computed and
+stored as the package does, and is updated after 1 % of the rows have changed; "together" has all
+steps but reading the vectors and committing. FAISS searches 2,000 of the rows with more and more
+probes until it has the same recall; its time is scaled to all rows.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import tempfile
 import time
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import polars as pl
 
-from imgsim_assets.similarity.approximate.list_join import references, search
-from imgsim_assets.similarity.approximate.sample import pairs_to_measure
-from imgsim_assets.similarity.approximate.search import train_for
+from imgsim_assets.similarity.approximate import search
+from imgsim_assets.similarity.approximate.search import CENTROIDS, recall_of
 from imgsim_assets.similarity.block_join import join
 from imgsim_assets.similarity.cosine import Doubles, Floats, Indices
 from imgsim_assets.similarity.items import Items
 from imgsim_assets.similarity.join_side import JoinSide
 from imgsim_assets.similarity.join_spec import JoinSpec
+from imgsim_assets.similarity.materialized import NEIGHBOR_LISTS, MaterializedResult
+from imgsim_assets.similarity.settings import APPROXIMATE, METHOD, MIN_RECALL
+from imgsim_assets.similarity.updated_lists import updated_lists
+from imgsim_assets.storage.commit import Commit
+from imgsim_assets.storage.store import Store
+from imgsim_assets.storage.table import Table
 
-DIM, K, MIN_RECALL = 576, 10, 0.98
+DIM, K = 576, 10
 SPEC = JoinSpec(k=K, exclude_self=True)
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 _NEAR, _PARTNERS, _DIFFERENCES = 16, 3, 8
@@ -55,9 +65,10 @@ def main() -> None:
     parser.add_argument(
         "--noise", type=float, nargs="*", help="fitted before, for each number of rows"
     )
-    parser.add_argument("--min-recall", type=float, default=MIN_RECALL)
+    parser.add_argument("--dim", type=int, default=DIM, help="numbers of a row")
+    parser.add_argument("--min-recall", type=float, default=0.98)
     options = parser.parse_args()
-    pool = Pool.of(np.concatenate([np.load(path) for path in options.vectors]))
+    pool = Pool.of(np.concatenate([np.load(path) for path in options.vectors]), options.dim)
     print("10th neighbors, real rows:", _text(pool.tenth), flush=True)
     for number, count in enumerate(options.rows):
         noise = options.noise[number] if options.noise else pool.fitted_noise(count)
@@ -65,7 +76,7 @@ def main() -> None:
         found = {"noise": noise, "10th neighbors": _text(_sampled_tenth(rows))}
         found |= approximate(rows, options.min_recall)
         if count in options.exact:
-            side = JoinSide.of(_items(rows))
+            side = JoinSide.of(_items(rows, np.arange(count)))
             found["exact"] = _timed(partial(join, side, side, SPEC, np.full(count, -1.0)))[0]
         if count in options.faiss:
             found |= faiss_alone(rows, options.min_recall)
@@ -74,18 +85,18 @@ def main() -> None:
 
 @dataclass(frozen=True)
 class Pool:
-    """Real rows (n, 576), the nearest of each (n, 16), and the cosine to the 10th (n,)."""
+    """Real rows (n, d), the nearest of each (n, 16), and the cosine to the 10th (n,)."""
 
     rows: Floats
     near: Indices
     tenth: Doubles
 
     @classmethod
-    def of(cls, vectors: Floats) -> Pool:
+    def of(cls, vectors: Floats, dim: int) -> Pool:
         """The pool of some vectors of any length."""
         wide = vectors.astype(np.float64)
         _, directions = np.linalg.eigh(wide.T @ wide)
-        rows = _unit(vectors @ directions[:, ::-1][:, :DIM].astype(np.float32))
+        rows = _unit(vectors @ directions[:, ::-1][:, :dim].astype(np.float32))
         parts = [
             _nearest(rows[at : at + 1024], rows, _NEAR + 1) for at in range(0, len(rows), 1024)
         ]
@@ -93,7 +104,7 @@ class Pool:
         return cls(rows, near[:, 1:], cosines[:, K])
 
     def mixtures(self, count: int, noise: float, seed: int) -> Floats:
-        """(count, 576) rows made of real ones."""
+        """(count, d) rows made of real ones."""
         random = np.random.default_rng(seed)
         mixed = np.empty((count, self.rows.shape[1]), dtype=np.float32)
         for start in range(0, count, _BLOCK):
@@ -125,25 +136,85 @@ class Pool:
 
 
 def approximate(rows: Floats, min_recall: float) -> dict[str, Any]:
-    """Seconds and processor seconds of each step, and the recall."""
-    items = _items(rows)
-    side = JoinSide.of(items)
-    trained, lists = _timed(partial(train_for, items, items, SPEC, min_recall))
-    assigned, listed = _timed(partial(references, side, lists))
-    minimum = np.full(len(rows), -1.0)
-    joined, found = _timed(partial(search, side, listed, SPEC, minimum))
-    measured, exact = _timed(partial(pairs_to_measure, items, items, SPEC))
-    pairs = {*zip(found.i.tolist(), found.j.tolist(), strict=True)}
-    hits = sum(pair in pairs for pair in zip(exact.i.tolist(), exact.j.tolist(), strict=True))
+    """Seconds and processor seconds of a graph and of an update, and what it has."""
+    rng = np.random.default_rng(3)
+    changed = np.sort(rng.choice(len(rows), len(rows) // 100, replace=False))
+    # Other rows of the same distribution.
+    others = rows.copy()
+    others[changed] = rows[rng.permutation(changed)]
+    hashes = rng.integers(0, 2**63, len(rows))
+    before = _items(rows, hashes)
+    hashes[changed] += 1
+    after = _items(others, hashes)
+    with tempfile.TemporaryDirectory() as folder:
+        table = Store.open(folder).table("matches/graph")
+        steps = {
+            "in full": _computed(table, before, min_recall),
+            "1 % of the rows changed": _computed(table, after, min_recall),
+        }
+        commit = table.latest()
+        assert commit is not None
+        return {**steps, **_described(commit), "peak MiB": round(_peak())}
+
+
+def _computed(table: Table, items: Items, min_recall: float) -> dict[str, list[float]]:
+    """Compute or update the lists of a graph, and commit them."""
+    steps: dict[str, list[float]] = {}
+    result = MaterializedResult.for_recipe(
+        table, table.latest(), {METHOD: APPROXIMATE, MIN_RECALL: min_recall}
+    )
+    update = partial(
+        updated_lists,
+        result,
+        items,
+        items,
+        SPEC,
+        attrgetter("is_unchanged"),
+        role=NEIGHBOR_LISTS,
+        cached=result.cached_lists(),
+    )
+    with _timed_steps(steps):
+        steps["together"], lists = _timed(update)
+    result.commit(lists.files, items, items, {})
+    return steps
+
+
+@contextmanager
+def _timed_steps(steps: dict[str, list[float]]) -> Iterator[None]:
+    """Within the context, time what comes before the join."""
+    names = {
+        "train_for": "training and choosing probes",
+        "assign_rows": "lists of the rows",
+        "recall_meter": "exact pairs of the sample",
+    }
+    originals = {name: getattr(search, name) for name in names}
+
+    def timed(name: str, *arguments: Any) -> Any:
+        steps[names[name]], result = _timed(partial(originals[name], *arguments))
+        return result
+
+    for name in names:
+        setattr(search, name, partial(timed, name))
+    try:
+        yield
+    finally:
+        for name, original in originals.items():
+            setattr(search, name, original)
+
+
+def _described(commit: Commit) -> dict[str, Any]:
+    """The inverted lists of a commit, its recall, and the sizes of its files."""
+    recall, centroids = recall_of(commit), commit.file_with_role(CENTROIDS)
+    assert recall is not None
+    assert centroids is not None
+    sizes: dict[str, float] = defaultdict(float)
+    for file in commit.files:
+        sizes[file.role] += file.bytes / 2**20
     return {
-        "lists": len(lists),
-        "nprobe": lists.nprobe,
-        "recall": round(hits / len(exact.i), 4),
-        "training and choosing probes": trained,
-        "lists of the right rows": assigned,
-        "join": joined,
-        "measuring": measured,
-        "peak MiB": round(_peak()),
+        "lists": centroids.rows,
+        "nprobe": centroids.metadata["nprobe"],
+        "recall": recall.value,
+        "MiB by role": {role: round(size, 1) for role, size in sizes.items()},
     }
 
 
@@ -151,13 +222,13 @@ def faiss_alone(rows: Floats, min_recall: float) -> dict[str, Any]:
     """IndexIVFFlat and IndexHNSWFlat: building, and searching at the recall."""
     import faiss
 
-    count = len(rows)
+    count, dim = rows.shape
     queries = rows[np.linspace(0, count - 1, _FAISS_QUERIES).astype(np.int64)]
     exact, _ = _nearest(queries, rows, K + 1)
     lists = 4 * int(count**0.5)
-    ivf = faiss.IndexIVFFlat(faiss.IndexFlatIP(DIM), DIM, lists, faiss.METRIC_INNER_PRODUCT)
+    ivf = faiss.IndexIVFFlat(faiss.IndexFlatIP(dim), dim, lists, faiss.METRIC_INNER_PRODUCT)
     ivf.cp.niter, ivf.cp.max_points_per_centroid = 8, 48
-    hnsw = faiss.IndexHNSWFlat(DIM, 32, faiss.METRIC_INNER_PRODUCT)
+    hnsw = faiss.IndexHNSWFlat(dim, 32, faiss.METRIC_INNER_PRODUCT)
 
     def build(index: Any) -> None:
         index.train(rows)
@@ -189,11 +260,15 @@ def faiss_alone(rows: Floats, min_recall: float) -> dict[str, Any]:
     return found
 
 
-def _items(rows: Floats) -> Items:
-    hashes = np.random.default_rng(5).integers(0, 2**63, len(rows))
-    sha256 = [f"{value:016x}" for value in hashes.tolist()]
-    ids = [f"{number:09d}" for number in range(len(rows))]
-    return Items(pl.DataFrame({"id": ids, "sha256": sha256}), rows)
+def _items(rows: Floats, hashes: Indices) -> Items:
+    keys = pl.DataFrame(
+        {
+            "id": [f"{number:09d}" for number in range(len(rows))],
+            "image": np.zeros(len(rows), np.int32),
+            "sha256": [f"{value:016x}" for value in hashes.tolist()],
+        }
+    )
+    return Items(keys, rows)
 
 
 def _sampled_tenth(rows: Floats) -> Doubles:

@@ -36,9 +36,7 @@ from imgsim_assets.encoders.table import SCHEMA, embeddings_table
 from imgsim_assets.encoders.vectors import VectorRows, VectorTable
 from imgsim_assets.index.stage import IndexStage
 from imgsim_assets.similarity import neighbor_lists
-from imgsim_assets.similarity.approximate.list_join import search
-from imgsim_assets.similarity.approximate.listed_rows import ListedRows
-from imgsim_assets.similarity.block_join import Lists, kept_lists
+from imgsim_assets.similarity.block_join import Lists, join, kept_lists
 from imgsim_assets.similarity.cosine import Doubles, Floats, Indices, pair_cosines
 from imgsim_assets.similarity.graph import GraphStage
 from imgsim_assets.similarity.join_side import JoinSide
@@ -235,7 +233,7 @@ def _run(folder: Path, result: str, part: int = 1) -> Run:
         stage = MatchStage(store, result, settings, left=_LEFT, right=_RIGHT)
     search = _Search() if part == 1 else _PartialSearch(folder, result, part)
     started = Seconds.now()
-    with patch.object(neighbor_lists, "search", search):
+    with patch.object(neighbor_lists, "join", search):
         report = stage.run()
     total = Seconds.now().since(started)
     if not report.changed:
@@ -256,7 +254,7 @@ class _Search:
         self.all = self.reading = self.comparing = _NONE
 
     def __call__(
-        self, left: JoinSide, right: References | ListedRows, spec: JoinSpec, minimum: Doubles
+        self, left: JoinSide, right: References, spec: JoinSpec, minimum: Doubles
     ) -> Lists:
         """The search, as the stage calls it."""
         with self._timed("all"):
@@ -265,11 +263,9 @@ class _Search:
                 right.side.vectors.open()
             return self._found(left, right, spec, minimum)
 
-    def _found(
-        self, left: JoinSide, right: References | ListedRows, spec: JoinSpec, minimum: Doubles
-    ) -> Lists:
+    def _found(self, left: JoinSide, right: References, spec: JoinSpec, minimum: Doubles) -> Lists:
         with self._timed("comparing"):
-            return search(left, right, spec, minimum)
+            return join(left, right, spec, minimum)
 
     @contextmanager
     def _timed(self, name: str) -> Iterator[None]:
@@ -290,9 +286,7 @@ class _PartialSearch(_Search):
         self._left, self._right = np.load(folder / f"{_LEFT}.npy"), np.load(folder / f"{right}.npy")
         self._count = len(self._left) // part
 
-    def _found(
-        self, left: JoinSide, right: References | ListedRows, spec: JoinSpec, minimum: Doubles
-    ) -> Lists:
+    def _found(self, left: JoinSide, right: References, spec: JoinSpec, minimum: Doubles) -> Lists:
         found = self._known(left, right.side, spec, minimum)
         if self.comparing == _NONE:
             part = super()._found(left.slice(0, self._count), right, spec, minimum[: self._count])

@@ -11,7 +11,7 @@ import polars as pl
 from imgsim_assets.cli.options import option_group, parse_settings, split_names
 from imgsim_assets.similarity.approximate.recall import Recall
 from imgsim_assets.similarity.selection import IGNORED, NO_VALUE, describe_common_images
-from imgsim_assets.similarity.settings import APPROXIMATE, Compare, Method, PairSettings
+from imgsim_assets.similarity.settings import APPROXIMATE, EXACT, Compare, Method, PairSettings
 from imgsim_assets.text import counted
 
 P = TypeVar("P", bound=PairSettings)
@@ -127,9 +127,11 @@ def recall_lines(recall: Recall | None) -> list[str]:
     ]
 
 
-def recall_document(recall: Recall | None) -> dict[str, float | None]:
-    """The recall in JSON, null of an exact result."""
-    return {"recall": None if recall is None else recall.value}
+def recall_document(recall: Recall | None) -> dict[str, str | float | None]:
+    """The method and the recall in JSON; null of an exact result, and where none was measurable."""
+    if recall is None:
+        return {"method": EXACT, "recall": None}
+    return {"method": APPROXIMATE, "recall": recall.value}
 
 
 def common_lines(common: pl.DataFrame) -> list[str]:

@@ -18,6 +18,8 @@ from imgsim_assets.pipeline.status import (
     group_statuses,
     match_statuses,
 )
+from imgsim_assets.similarity.approximate.recall import NOT_MEASURED
+from imgsim_assets.similarity.settings import APPROXIMATE
 from imgsim_assets.storage.store import Store
 from imgsim_assets.text import counted
 
@@ -77,7 +79,7 @@ def _catalog_lines(status: CatalogStatus) -> Iterator[str]:
         f"{status.encoder or 'no encoder yet'}"
     )
     yield "  " + ", ".join(
-        f"{stage} {state}{_recall(status.recalls.get(stage))}"
+        f"{stage} {state}{_recall(status.recalls[stage]) if stage in status.recalls else ''}"
         for stage, state in status.stages.items()
     )
     if status.rejects or status.rejected_images:
@@ -95,14 +97,15 @@ def _match_line(match: MatchStatus) -> str:
     line = (
         f"\nmatches/{match.name}: {counted(match.matches, 'match', 'matches')} of {match.left} "
         f"and {match.right}, {match.mode} at {match.threshold:g}, {match.freshness}"
-        f"{_recall(match.recall)}"
+        f"{_recall(match.recall) if match.method == APPROXIMATE else ''}"
     )
     return line + _judged(match)
 
 
 def _recall(recall: float | None) -> str:
     """The recall of an approximate result."""
-    return "" if recall is None else f" (approximate, recall {recall:.3f})"
+    measured = NOT_MEASURED if recall is None else f"{recall:.3f}"
+    return f" ({APPROXIMATE}, recall {measured})"
 
 
 def _judged(match: MatchStatus) -> str:
@@ -128,5 +131,5 @@ def _group_line(group: GroupStatus) -> str:
     return (
         f"\n{group.table}: {counted(group.groups, 'group')} of {counted(group.grouped, 'item')} of "
         f"{' and '.join(group.catalogs)}, at {group.threshold:g}, {group.freshness}"
-        f"{_recall(group.recall)}{suspicious}"
+        f"{_recall(group.recall) if group.method == APPROXIMATE else ''}{suspicious}"
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from imgsim_assets.components.metadata import counts_table
-from imgsim_assets.similarity.approximate.recall import Recall
+from imgsim_assets.similarity.approximate.recall import NOT_MEASURED, Recall
 from imgsim_assets.similarity.evidence.accepted_pairs import EvidenceCounts
 
 
@@ -29,7 +29,8 @@ def describe_method(recall: Recall | None, exact_seconds: float | None) -> dict[
     """Metadata: the recall of an approximate result, the expected time of a large exact one."""
     described: dict[str, Any] = {}
     if recall is not None:
-        described |= {"recall": round(recall.value, 4), "recall_sample": recall.rows}
+        measured = NOT_MEASURED if recall.value is None else round(recall.value, 4)
+        described |= {"recall": measured, "recall_sample": recall.rows}
     if exact_seconds is not None:
         described["estimated_exact_seconds"] = round(exact_seconds)
     return described

@@ -26,6 +26,7 @@ from imgsim_assets.index.stage import embedded_images, index_table
 from imgsim_assets.pipeline.settings import CheckSettings
 from imgsim_assets.pipeline.shards import shards_of
 from imgsim_assets.reviews.table import DIFFERENT, MATCH
+from imgsim_assets.similarity.approximate.recall import NOT_MEASURED
 from imgsim_assets.similarity.approximate.search import recall_of
 from imgsim_assets.similarity.audit import Audit, drift
 from imgsim_assets.similarity.group_rows import BRIDGE_SCHEMA
@@ -267,11 +268,14 @@ def result_recall(commit: Commit) -> CheckResult:
     """An approximate result holds the declared fraction of the pairs of an exact one.
 
     It is measured on sampled items when the result is computed, and fails when the upper end of
-    its 95 % interval is below the declared fraction. An exact result passes.
+    its 95 % interval is below the declared fraction. An exact result passes, and so does one of
+    which nothing could be measured.
     """
     recall = recall_of(commit)
     if recall is None:
         return CheckResult(True, {"recall": 1.0})
+    if recall.value is None:
+        return CheckResult(True, {"recall": NOT_MEASURED, "sampled": recall.rows, "pairs": 0})
     minimum = commit.properties[MIN_RECALL]
     passed = recall.reaches(minimum)
     return CheckResult(

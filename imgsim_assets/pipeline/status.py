@@ -25,7 +25,7 @@ from imgsim_assets.similarity.decided_threshold import DecidedThreshold
 from imgsim_assets.similarity.graph import graph_table
 from imgsim_assets.similarity.matches import MATCHES
 from imgsim_assets.similarity.review_threshold import threshold_of
-from imgsim_assets.similarity.settings import CROSS_CATALOG_GROUPS
+from imgsim_assets.similarity.settings import CROSS_CATALOG_GROUPS, EXACT, METHOD
 from imgsim_assets.storage.commit import Commit
 from imgsim_assets.storage.store import Store
 
@@ -50,7 +50,7 @@ class CatalogStatus:
         encoder: the encoder that made the vectors; None without vectors.
         stages: whether each stage has what the stage before it gives now. Images and embeddings
             always, an index and similarity graphs where there are any.
-        recalls: of approximate similarity graphs, on a sample.
+        recalls: of approximate similarity graphs, on a sample; None where nothing was measurable.
     """
 
     name: str
@@ -65,7 +65,7 @@ class CatalogStatus:
     retryable: int
     encoder: str | None
     stages: Mapping[str, Freshness]
-    recalls: Mapping[str, float]
+    recalls: Mapping[str, float | None]
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,9 @@ class MatchStatus:
         freshness: whether it has what its catalogs and the decisions give now.
         precision: of the matches before decisions; None before enough of them are judged.
         by_decisions: how decisions gave the threshold; None where they did not.
-        recall: of an approximate table, on a sample; None for an exact one.
+        method: exact or approximate.
+        recall: of an approximate table, on a sample; None where nothing was measurable, and for an
+            exact one.
     """
 
     name: str
@@ -94,6 +96,7 @@ class MatchStatus:
     freshness: Freshness
     precision: Precision | None
     by_decisions: DecidedThreshold | None
+    method: str
     recall: float | None
 
 
@@ -101,8 +104,9 @@ class MatchStatus:
 class GroupStatus:
     """The status of one table of duplicate groups: `grouped` items are in `groups` groups.
 
-    `suspicious` groups probably join different images, by the default limits. `recall` is that of
-    approximate links, on a sample; None for exact ones.
+    `suspicious` groups probably join different images, by the default limits. `method` is that of
+    the links, and `recall` that of approximate ones, on a sample; None where nothing was
+    measurable, and for exact ones.
     """
 
     table: str
@@ -112,6 +116,7 @@ class GroupStatus:
     grouped: int
     suspicious: int
     freshness: Freshness
+    method: str
     recall: float | None
 
 
@@ -175,12 +180,12 @@ def _stages(store: Store, name: str) -> dict[str, Freshness]:
     return stages
 
 
-def _recalls(store: Store, name: str) -> dict[str, float]:
+def _recalls(store: Store, name: str) -> dict[str, float | None]:
     recalls = {}
     for stage, variant in _variants(store, name, _GRAPH):
         commit = graph_table(store, name, variant).latest()
-        if commit is not None and (recall := _recall(commit)) is not None:
-            recalls[stage] = recall
+        if commit is not None and (recall := recall_of(commit)) is not None:
+            recalls[stage] = recall.value
     return recalls
 
 
@@ -214,6 +219,7 @@ def match_statuses(store: Store) -> list[MatchStatus]:
                 freshness=freshness.matches_freshness(store, table, commit, left, right),
                 precision=match_precision(store, name.removeprefix(MATCHES)),
                 by_decisions=threshold_of(store, commit),
+                method=commit.properties.get(METHOD, EXACT),
                 recall=_recall(commit),
             )
         )
@@ -240,6 +246,7 @@ def group_statuses(store: Store) -> list[GroupStatus]:
                 grouped=rows.height,
                 suspicious=suspicious_groups(table, commit, CheckSettings()).height,
                 freshness=freshness.groups_freshness(store, table, commit),
+                method=commit.properties.get(METHOD, EXACT),
                 recall=_recall(commit),
             )
         )

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from imgsim_assets.similarity.approximate.lists import InvertedLists
-
 MIN_COSINE = -1.0
 _MIN_RESERVE = 4
 
@@ -16,13 +14,12 @@ class JoinSpec:
 
     `threshold` is the minimum cosine, inclusive. `k` keeps the rows of the k best right items of
     each left row, None keeps all. `exclude_self` drops pairs of rows of one item, for a join of
-    one set with itself. With inverted `lists`, only pairs of near lists are compared.
+    one set with itself.
     """
 
     threshold: float = MIN_COSINE
     k: int | None = None
     exclude_self: bool = False
-    lists: InvertedLists | None = None
 
     def min_length(self, max_images: int) -> int:
         """The length at which a truncated list holds the k best items, of `max_images` at most."""

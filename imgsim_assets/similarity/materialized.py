@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
@@ -86,19 +86,14 @@ class ListFiles:
     def of_block(self, block: IdBlock) -> pl.DataFrame | None:
         """The lists of the left rows of a block, see LIST_SCHEMA; None if a file is damaged."""
         parts = [pl.DataFrame(schema=LIST_SCHEMA)]
-        for file in self.files:
-            first, after = _range(file)
-            if (block.after is not None and first >= block.after) or (
-                after is not None and after <= block.first
-            ):
-                continue
+        for file in files_of_block(self.files, block):
             try:
                 lists = self.table.read_file(file)
             except CorruptFileError:
                 return None
             if COMPLETE not in lists.columns:
                 lists = lists.with_columns(pl.lit(value=True).alias(COMPLETE))  # all pairs
-            if (first, after) != (block.first, block.after):
+            if _range(file) != (block.first, block.after):
                 lists = block.rows_of(lists)
             parts.append(lists.select(list(LIST_SCHEMA)))
         return pl.concat(parts)
@@ -290,6 +285,16 @@ class MaterializedResult:
             self.write_block(rows.read(block.start, block.stop), role, block)
             for block in id_blocks(rows)
         ]
+
+
+def files_of_block(files: Iterable[DataFile], block: IdBlock) -> list[DataFile]:
+    """Those of the files of a role that can have rows of a block."""
+    return [
+        file
+        for file in files
+        for first, after in [_range(file)]
+        if (block.after is None or first < block.after) and (after is None or after > block.first)
+    ]
 
 
 def _is_renumbered(before: RowBlocks | None, now: RowBlocks) -> bool:

@@ -25,10 +25,11 @@ from numpy.typing import NDArray
 from imgsim_assets.compute.memory import pairs_in_memory
 from imgsim_assets.compute.tasks import run_tasks, runs_here, task_ranges
 from imgsim_assets.similarity import vector_blocks
-from imgsim_assets.similarity.approximate.list_join import references, search
+from imgsim_assets.similarity.approximate.assigned import AssignedSides
+from imgsim_assets.similarity.approximate.list_join import join_in_lists
 from imgsim_assets.similarity.approximate.listed_rows import ListedRows
-from imgsim_assets.similarity.block_join import Lists, NumberedLists
-from imgsim_assets.similarity.cosine import Indices
+from imgsim_assets.similarity.block_join import Lists, NumberedLists, join
+from imgsim_assets.similarity.cosine import Doubles, Indices
 from imgsim_assets.similarity.items import Items
 from imgsim_assets.similarity.join_side import JoinSide
 from imgsim_assets.similarity.join_spec import JoinSpec
@@ -97,7 +98,11 @@ class ListBlock(NamedTuple):
 
 
 def neighbor_lists(
-    left: Items, right: Items, spec: JoinSpec, cached: CachedNeighborLists | None = None
+    left: Items,
+    right: Items,
+    spec: JoinSpec,
+    cached: CachedNeighborLists | None = None,
+    assigned: AssignedSides | None = None,
 ) -> pl.DataFrame:
     """The neighbor lists of all left rows.
 
@@ -110,11 +115,12 @@ def neighbor_lists(
         right: the rows that are searched for neighbors.
         spec: threshold, k and whether an item is its own neighbor.
         cached: lists by the same spec, of earlier rows.
+        assigned: inverted lists, if only pairs of near ones are compared.
 
     Returns:
         The lists, see LIST_SCHEMA.
     """
-    return pl.concat(map_list_blocks(_lists_of, left, right, spec, cached))
+    return pl.concat(map_list_blocks(_lists_of, left, right, spec, cached, assigned))
 
 
 def map_list_blocks(
@@ -123,12 +129,13 @@ def map_list_blocks(
     right: Items,
     spec: JoinSpec,
     cached: CachedNeighborLists | None = None,
+    assigned: AssignedSides | None = None,
 ) -> Iterator[R]:
     """The results of `work` on the `neighbor_lists` of each block of left ids, in their order.
 
     In memory are one batch and one block of vectors, and the lists of some blocks.
     """
-    update = _Update.of(left, right, spec, cached)
+    update = _Update.of(left, right, spec, cached, assigned)
     blocks = left.id_blocks
     if runs_here():
         yield from map(work, update.lists_of(blocks))
@@ -184,23 +191,29 @@ class _Update:
     right: Items
     spec: JoinSpec
     cached: CachedNeighborLists | None
+    assigned: AssignedSides | None
     stays: NDArray[np.bool_]
     gone: pl.Series
     new_right: Indices
 
     @classmethod
     def of(
-        cls, left: Items, right: Items, spec: JoinSpec, cached: CachedNeighborLists | None
+        cls,
+        left: Items,
+        right: Items,
+        spec: JoinSpec,
+        cached: CachedNeighborLists | None,
+        assigned: AssignedSides | None,
     ) -> _Update:
         if cached is None:
             stays = np.zeros(len(left), dtype=bool)
             gone = pl.Series(dtype=pl.String)
-            return cls(left, right, spec, None, stays, gone, np.empty(0, np.int64))
-        stays = _among(left.row_blocks, cached.left)
-        has_left = np.flatnonzero(~_among(cached.right, right.row_blocks))
+            return cls(left, right, spec, None, assigned, stays, gone, np.empty(0, np.int64))
+        stays = among(left.row_blocks, cached.left)
+        has_left = np.flatnonzero(~among(cached.right, right.row_blocks))
         gone = cached.right.gather(has_left, ["id"])["id"]
-        new_right = np.flatnonzero(~_among(right.row_blocks, cached.right))
-        return cls(left, right, spec, cached, stays, gone, new_right)
+        new_right = np.flatnonzero(~among(right.row_blocks, cached.right))
+        return cls(left, right, spec, cached, assigned, stays, gone, new_right)
 
     def lists_of(self, blocks: Sequence[IdBlock]) -> Iterator[ListBlock]:
         """The lists of successive blocks; changed rows of many blocks are compared together."""
@@ -246,20 +259,35 @@ class _Update:
     @cached_property
     def _references(self) -> References | ListedRows:
         """The right rows, in the form that is searched."""
-        return references(JoinSide.of(self.right), self.spec.lists)
+        side = JoinSide.of(self.right)
+        if self.assigned is None:
+            return References(side)
+        read_once = int(np.count_nonzero(~self.stays)) <= side.vectors.block_rows
+        return ListedRows.of(side, self.assigned, read_once=read_once)
 
     @cached_property
     def _new_references(self) -> References | ListedRows:
-        return references(JoinSide.of(self.right).take(self.new_right), self.spec.lists)
+        side = JoinSide.of(self.right).take(self.new_right)
+        if self.assigned is None:
+            return References(side)
+        return ListedRows.of(side, self.assigned.take_right(self.new_right))
+
+    def _searched(
+        self, rows: Indices, references: References | ListedRows, minimum: Doubles
+    ) -> Lists:
+        """The lists of some left rows."""
+        left = JoinSide.of(self.left).take(rows)
+        if isinstance(references, References):
+            return join(left, references, self.spec, minimum)
+        lists = references.assigned.left.take(rows)
+        return join_in_lists(left, references, self.spec, minimum, lists)
 
     def _compared(self, rows: Indices) -> NumberedLists:
         """The lists of left rows that are compared with all right rows."""
         lists = Lists.none(0)
         if len(rows):
             threshold = np.full(len(rows), self.spec.threshold)
-            lists = search(
-                JoinSide.of(self.left).take(rows), self._references, self.spec, threshold
-            )
+            lists = self._searched(rows, self._references, threshold)
         return lists.of_rows(rows)
 
     def completed(
@@ -279,8 +307,7 @@ class _Update:
         found = [of_changed, self._compared(lost)]
         if len(others) and len(self.new_right):
             cutoffs = np.concatenate([each.cutoffs(self.spec.threshold) for _, each in group])
-            rows, minimum = JoinSide.of(self.left).take(others), cutoffs[~recompute]
-            of_others = search(rows, self._new_references, self.spec, minimum)
+            of_others = self._searched(others, self._new_references, cutoffs[~recompute])
             found.append(of_others.of_rows(others, self.new_right))
         depth = self.spec.depth(self.right.max_images)
         right_rows = np.unique(np.concatenate([lists.j for lists in found]))
@@ -293,7 +320,7 @@ class _Update:
             yield ListBlock(block, lists, reusable.is_cached, is_unchanged)
 
 
-def _among(rows: RowBlocks, others: RowBlocks) -> NDArray[np.bool_]:
+def among(rows: RowBlocks, others: RowBlocks) -> NDArray[np.bool_]:
     """Which rows are among others: of the same key and image, (n,); both by key."""
     mask = np.zeros(len(rows), dtype=bool)
     start = 0

@@ -25,7 +25,7 @@ REVIEWS_FILE = (
     "file of people's decisions (.csv, .tsv, .parquet; from the project's root) with the columns "
     "left_id, right_id and verdict: match, different, unsure or cleared"
 )
-APPROXIMATE = "approximate"
+EXACT, APPROXIMATE = "exact", "approximate"
 # Keys of settings, and properties of results.
 METHOD, MIN_RECALL = "method", "min_recall"
 Method = Literal["exact", "approximate"]
@@ -155,12 +155,7 @@ class PairSettings(ComparisonSettings):
     )
 
     @model_validator(mode="after")
-    def _lists_are_of_whole_catalogs(self) -> Self:
-        if self.method == APPROXIMATE and self.within:
-            raise ValueError(
-                "method: within compares the items of each value exactly; remove "
-                f"'method: {APPROXIMATE}'"
-            )
+    def _min_recall_goes_with_approximate(self) -> Self:
         if self.method != APPROXIMATE and "min_recall" in self.model_fields_set:
             raise ValueError(
                 f"min_recall: method {self.method} misses nothing; remove it, or set "

@@ -62,7 +62,8 @@ def updated_lists(
     """
     search = ListSearch.of(result, left, right, spec, cached, centroids)
     stored = partial(_stored, result, role, work, search.meter)
-    return _collected(map_list_blocks(stored, left, right, search.spec, search.cached), search)
+    blocks = map_list_blocks(stored, left, right, spec, search.cached, search.assigned)
+    return _collected(blocks, search)
 
 
 class _OfBlock(NamedTuple, Generic[R]):

@@ -40,12 +40,12 @@ class IdBlock(NamedTuple):
             inside &= ids < self.after
         return inside.to_numpy()
 
-    def rows_of(self, lists: pl.DataFrame) -> pl.DataFrame:
-        """The rows whose left_id is in the range of the block, of rows that are sorted by it."""
-        ids = lists["left_id"]
+    def rows_of(self, rows: pl.DataFrame, column: str = "left_id") -> pl.DataFrame:
+        """The rows whose id is in the range of the block, of rows that are sorted by it."""
+        ids = rows[column]
         start = ids.search_sorted(self.first)
         stop = len(ids) if self.after is None else ids.search_sorted(self.after)
-        return lists[start:stop]
+        return rows[start:stop]
 
 
 # All ids; the number of its rows is not known.

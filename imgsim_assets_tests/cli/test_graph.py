@@ -52,10 +52,13 @@ def test_approximate_graph_shows_its_recall(shell: Shell, monkeypatch: pytest.Mo
     assert "(approximate, recall" in shell("status").out
     assert shell("verify").code == 0
     assert 0.6 <= shell("graph", "products", "-k", "2", "--json", *options).json["recall"] <= 1
-    assert shell("graph", "products", "-k", "2", "--json").json["recall"] is None
+    exact = shell("graph", "products", "-k", "2", "--json").json
+    assert (exact["method"], exact["recall"]) == ("exact", None)
     nothing = shell("graph", "products", "--threshold", "1", *options).out
     assert "no pair of 12 sampled images, so no recall is measured" in nothing
-    within = shell("graph", "products", "--method", "approximate", "--within", "url")
-    assert (within.code, "remove '--method approximate'" in within.err) == (2, True)
+    assert "(approximate, recall not measured)" in shell("status").out
+    document = shell("graph", "products", "--threshold", "1", "--json", *options).json
+    assert (document["method"], document["recall"]) == ("approximate", None)
+    assert None in shell("status", "--json").json["catalogs"][0]["recalls"].values()
     exact = shell("graph", "products", "--min-recall", "0.6")
     assert (exact.code, "--min-recall" in exact.err) == (2, True)

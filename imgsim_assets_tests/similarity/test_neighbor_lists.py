@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from imgsim_assets.similarity import neighbor_lists as neighbor_lists_module
 from imgsim_assets.similarity import row_pairs
-from imgsim_assets.similarity.approximate.list_join import search
+from imgsim_assets.similarity.approximate.assigned import AssignedSides
 from imgsim_assets.similarity.approximate.lists import InvertedLists
-from imgsim_assets.similarity.block_join import Lists
+from imgsim_assets.similarity.block_join import Lists, join
 from imgsim_assets.similarity.cosine import Doubles, Indices
 from imgsim_assets.similarity.items import Items
 from imgsim_assets.similarity.join_input import InputPair
@@ -48,6 +48,12 @@ SPECS = st.builds(
 # Exact, and over candidates of inverted lists.
 LISTS = InvertedLists(noise(5, 4, seed=8), nprobe=2)
 METHODS = st.sampled_from([None, LISTS])
+
+
+def _assigned(lists: InvertedLists | None, left: Items, right: Items) -> AssignedSides | None:
+    if lists is None or not len(left) or not len(right):
+        return None
+    return AssignedSides.of(lists, left.blocks, right.blocks)
 
 
 @settings(max_examples=100, deadline=None)
@@ -86,15 +92,16 @@ def test_updated_lists_equal_a_full_computation_after_any_history(
     spec: JoinSpec,
     lists: InvertedLists | None,
 ) -> None:
-    spec = replace(spec, lists=lists)
     sides = [(_items(left), _items(right)) for left, right in states]
-    pairs = neighbor_lists(*sides[0], spec)
+    pairs = neighbor_lists(*sides[0], spec, None, _assigned(lists, *sides[0]))
     for (old_left, old_right), (left, right) in pairwise(sides):
         cached = CachedNeighborLists(pairs, old_left.images, old_right.images)
+        assigned = _assigned(lists, left, right)
         with small_blocks():
-            pairs = neighbor_lists(left, right, spec, cached)
+            pairs = neighbor_lists(left, right, spec, cached, assigned)
 
-        assert top_pairs(pairs, spec).equals(top_pairs(neighbor_lists(left, right, spec), spec))
+        in_full = neighbor_lists(left, right, spec, None, assigned)
+        assert top_pairs(pairs, spec).equals(top_pairs(in_full, spec))
 
 
 @settings(max_examples=100, deadline=None)
@@ -102,16 +109,17 @@ def test_updated_lists_equal_a_full_computation_after_any_history(
 def test_updated_lists_of_a_self_join_equal_a_full_computation(
     states: list[dict[str, int]], spec: JoinSpec, lists: InvertedLists | None
 ) -> None:
-    others = replace(spec, exclude_self=True, lists=lists)
+    others = replace(spec, exclude_self=True)
     items = [_items(content) for content in states]
-    pairs = neighbor_lists(items[0], items[0], others)
+    pairs = neighbor_lists(items[0], items[0], others, None, _assigned(lists, items[0], items[0]))
     for old, new in pairwise(items):
+        assigned = _assigned(lists, new, new)
+        cached = CachedNeighborLists(pairs, old.images, old.images)
         with small_blocks():
-            pairs = neighbor_lists(
-                new, new, others, CachedNeighborLists(pairs, old.images, old.images)
-            )
+            pairs = neighbor_lists(new, new, others, cached, assigned)
 
-        assert top_pairs(pairs, others).equals(top_pairs(neighbor_lists(new, new, others), others))
+        in_full = neighbor_lists(new, new, others, None, assigned)
+        assert top_pairs(pairs, others).equals(top_pairs(in_full, others))
 
 
 @settings(max_examples=100, deadline=None)
@@ -123,11 +131,12 @@ def test_blocks_of_any_size_give_the_same_lists(
     rows: int,
     lists: InvertedLists | None,
 ) -> None:
-    spec = replace(spec, lists=lists)
+    sides = _items(left), _items(right)
+    assigned = _assigned(lists, *sides)
     with small_blocks(rows):
-        pairs = neighbor_lists(_items(left), _items(right), spec)
+        pairs = neighbor_lists(*sides, spec, None, assigned)
 
-    assert pairs.equals(neighbor_lists(_items(left), _items(right), spec))
+    assert pairs.equals(neighbor_lists(*sides, spec, None, assigned))
 
 
 @settings(max_examples=50, deadline=None)
@@ -136,9 +145,14 @@ def test_blocks_of_any_size_give_the_same_lists(
     right=CONTENT,
     spec=SPECS,
     values=st.lists(st.sampled_from(["x", "y"]), min_size=len(IDS), max_size=len(IDS)),
+    lists=METHODS,
 )
 def test_blocks_within_values_give_the_same_lists(
-    left: dict[str, int], right: dict[str, int], spec: JoinSpec, values: list[str]
+    left: dict[str, int],
+    right: dict[str, int],
+    spec: JoinSpec,
+    values: list[str],
+    lists: InvertedLists | None,
 ) -> None:
     value = pl.col("id").replace_strict(dict(zip(IDS, values, strict=True)), return_dtype=pl.String)
     sides = (
@@ -146,10 +160,11 @@ def test_blocks_within_values_give_the_same_lists(
         for each in (_items(left), _items(right))
     )
     left_items, right_items = sides
+    assigned = _assigned(lists, left_items, right_items)
     with small_blocks():
-        lists = neighbor_lists(left_items, right_items, spec)
+        pairs = neighbor_lists(left_items, right_items, spec, None, assigned)
 
-    assert lists.equals(neighbor_lists(left_items, right_items, spec))
+    assert pairs.equals(neighbor_lists(left_items, right_items, spec, None, assigned))
 
 
 def test_changed_rows_of_all_blocks_are_compared_together(
@@ -162,12 +177,12 @@ def test_changed_rows_of_all_blocks_are_compared_together(
 
     def noted(left: JoinSide, *others: Any) -> Lists:
         searched.append(len(left))
-        return search(left, *others)
+        return join(left, *others)
 
     with small_blocks(5):
         lists = neighbor_lists(old, right, JoinSpec(0.5))
         cached = CachedNeighborLists(lists, old.images, right.images)
-        monkeypatch.setattr(neighbor_lists_module, "search", noted)
+        monkeypatch.setattr(neighbor_lists_module, "join", noted)
         updated = neighbor_lists(new, right, JoinSpec(0.5), cached)
 
     assert searched == [3]

@@ -7,8 +7,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from imgsim_assets.similarity.approximate.list_join import search
-from imgsim_assets.similarity.block_join import Lists
+from imgsim_assets.similarity.block_join import Lists, join
 from imgsim_assets.similarity.items import Items
 from imgsim_assets.similarity.join_side import JoinSide
 from imgsim_assets.similarity.join_spec import JoinSpec
@@ -81,9 +80,9 @@ def test_a_damaged_block_of_items_costs_its_own_comparisons(
 
     def counted(rows: JoinSide, references: References, *arguments: Any) -> Lists:
         compared.append(len(rows) * len(references))
-        return search(rows, references, *arguments)
+        return join(rows, references, *arguments)
 
-    monkeypatch.setattr("imgsim_assets.similarity.neighbor_lists.search", counted)
+    monkeypatch.setattr("imgsim_assets.similarity.neighbor_lists.join", counted)
     after = _updated(store, left, right)
 
     assert 0 < sum(compared) < len(IDS) ** 2 / 2

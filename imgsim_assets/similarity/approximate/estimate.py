@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import polars as pl
+
 from imgsim_assets.progress import Log
-from imgsim_assets.similarity.items import Items
+from imgsim_assets.similarity.items import VALUE, Items
 from imgsim_assets.similarity.materialized import MaterializedResult
 from imgsim_assets.similarity.settings import APPROXIMATE, METHOD
 from imgsim_assets.similarity.threads import worker_count
@@ -14,9 +16,26 @@ LARGE_JOIN = 10**11
 _NUMBERS_PER_SECOND = 8e10
 
 
-def exact_seconds(left: Items, right: Items) -> float:
-    """The estimated time of comparing all pairs of images on the cores of this process."""
-    return len(left) * len(right) * right.blocks.dim / _NUMBERS_PER_SECOND / worker_count()
+def compared_pairs(left: Items, right: Items) -> int:
+    """How many pairs of rows an exact computation compares."""
+    if VALUE not in left.images.columns:
+        return len(left) * len(right)
+    counts = (
+        pl.concat(rows for _, rows in items.images.blocks([VALUE])).group_by(VALUE).len("rows")
+        for items in (left, right)
+    )
+    both = next(counts).join(next(counts), on=VALUE, suffix="_right")
+    return int(both.select(pl.col("rows").cast(pl.Int64).dot("rows_right")).item() or 0)
+
+
+def exact_seconds(pairs: int, dim: int) -> float:
+    """The estimated time of comparing pairs of images on the cores of this process.
+
+    Args:
+        pairs: how many.
+        dim: how many numbers a vector has.
+    """
+    return pairs * dim / _NUMBERS_PER_SECOND / worker_count()
 
 
 def warn_of_exact_search(
@@ -27,13 +46,20 @@ def warn_of_exact_search(
     Returns:
         The estimated seconds; None for an approximate result, an update and fewer than 1e11 pairs.
     """
-    is_update = result.reusable is not None
-    if result.properties[METHOD] == APPROXIMATE or is_update or len(left) * len(right) < LARGE_JOIN:
+    if result.properties[METHOD] == APPROXIMATE or result.reusable is not None:
         return None
-    seconds = exact_seconds(left, right)
-    log(
-        f"warning: comparing {len(left):,} x {len(right):,} images exactly takes about "
-        f"{seconds / 60:,.0f} minutes on {worker_count()} cores; 'method: {APPROXIMATE}' takes a "
-        "fraction of it and measures what it misses"
-    )
+    pairs = compared_pairs(left, right)
+    if pairs < LARGE_JOIN:
+        return None
+    seconds = exact_seconds(pairs, right.blocks.dim)
+    log(f"warning: {describe_exact_search(pairs, seconds)}")
     return seconds
+
+
+def describe_exact_search(pairs: int, seconds: float) -> str:
+    """What is told of a large exact computation."""
+    return (
+        f"comparing {pairs:,} pairs of images exactly takes about {seconds / 60:,.0f} minutes on "
+        f"{worker_count()} cores; 'method: {APPROXIMATE}' takes a fraction of it and measures what "
+        "it misses"
+    )

@@ -14,15 +14,14 @@ from typing import NamedTuple
 import numpy as np
 
 from imgsim_assets.compute.memory import join_budget
-from imgsim_assets.similarity.approximate.listed_rows import ListChunk, ListedRows
-from imgsim_assets.similarity.approximate.lists import InvertedLists, RowLists
-from imgsim_assets.similarity.block_join import Lists, join, kept_lists
+from imgsim_assets.similarity.approximate.listed_rows import ListChunk, ListedRows, ListNumbers
+from imgsim_assets.similarity.approximate.lists import RowLists
+from imgsim_assets.similarity.block_join import Lists, kept_lists
 from imgsim_assets.similarity.cosine import Doubles, Floats, Indices, UnitRows, unit_rows
 from imgsim_assets.similarity.join_input import InputPair, JoinInput
 from imgsim_assets.similarity.join_side import JoinSide
 from imgsim_assets.similarity.join_spec import JoinSpec
 from imgsim_assets.similarity.knn import CandidateBuffer, Nearest
-from imgsim_assets.similarity.references import References
 from imgsim_assets.similarity.row_pairs import Pairs
 from imgsim_assets.similarity.threads import map_tasks, worker_count
 from imgsim_assets.similarity.tiles import max_candidates, rounded_down
@@ -39,21 +38,9 @@ _ROWS_PER_PARTITION = 64
 _MAX_CANDIDATES_PER_ENTRY = 2
 
 
-def references(side: JoinSide, lists: InvertedLists | None) -> References | ListedRows:
-    """The right rows of joins: by list, if there are lists, else as they are."""
-    return References(side) if lists is None else ListedRows.of(side, lists)
-
-
-def search(
-    left: JoinSide, right: References | ListedRows, spec: JoinSpec, minimum: Doubles
+def join_in_lists(
+    left: JoinSide, right: ListedRows, spec: JoinSpec, minimum: Doubles, lists: RowLists
 ) -> Lists:
-    """`block_join.join` of left rows and `references`."""
-    if isinstance(right, ListedRows):
-        return join_in_lists(left, right, spec, minimum)
-    return join(left, right, spec, minimum)
-
-
-def join_in_lists(left: JoinSide, right: ListedRows, spec: JoinSpec, minimum: Doubles) -> Lists:
     """The lists of the left rows, of candidate pairs at or above a minimum.
 
     Args:
@@ -61,21 +48,29 @@ def join_in_lists(left: JoinSide, right: ListedRows, spec: JoinSpec, minimum: Do
         right: the rows that are searched.
         spec: k, and whether an item is its own neighbor.
         minimum: (n,) the minimum cosine of each left row; without k it is the same for all.
+        lists: the inverted lists of the left rows, and those that they probe.
     """
-    parts = [
-        _of_batch(batch, right, spec, minimum[start : start + len(batch)], start)
-        for start, batch in left.batches()
-    ]
+    parts = []
+    for start, batch in left.batches():
+        part = slice(start, start + len(batch))
+        own, probed = right.numbers_for(batch, RowLists(lists.own[part], lists.probed[part]))
+        parts.append(_of_batch(batch, right, spec, minimum[part], own, probed, start))
     return Lists(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
 
 def _of_batch(
-    left: JoinSide, right: ListedRows, spec: JoinSpec, minimum: Doubles, first: int
+    left: JoinSide,
+    right: ListedRows,
+    spec: JoinSpec,
+    minimum: Doubles,
+    own: ListNumbers,
+    probed_by_row: ListNumbers,
+    first: int,
 ) -> Lists:
     """The lists of a batch, whose rows are numbered from `first`."""
     rows = unit_rows(left.vectors.all(), "vectors")
     k = spec.search_depth(right.side.max_images)
-    groups = _groups(rows, right.lists.assign(rows), k, minimum)
+    groups = _groups(rows, own, probed_by_row, k, minimum)
     probed = np.unique(np.concatenate([group.lists for group in groups]))
     candidates = max_candidates(join_budget())
     for chunk in right.chunks(probed):
@@ -120,7 +115,7 @@ class _Group:
 
     positions: Indices
     rows: JoinInput
-    lists: Indices
+    lists: ListNumbers
     start: Indices
     probing: Indices
     minimum: Doubles
@@ -142,22 +137,24 @@ class _Group:
                     yield _Tile(some, columns, self.rows.unit.rows[some] @ references.T)
 
 
-def _groups(rows: UnitRows, assigned: RowLists, k: int | None, minimum: Doubles) -> list[_Group]:
+def _groups(
+    rows: UnitRows, own: ListNumbers, probed_by_row: ListNumbers, k: int | None, minimum: Doubles
+) -> list[_Group]:
     """The rows of a batch in groups, those of one list together."""
-    order = np.argsort(assigned.own, kind="stable")
+    order = np.argsort(own, kind="stable")
     height = min(_ROWS_PER_GROUP, max(_MIN_GROUP_ROWS, -(-len(order) // worker_count())))
     groups = []
     for begin in range(0, len(order), height):
         positions = order[begin : begin + height]
         part = UnitRows(rows.rows[positions], rows.squares[positions], rows.deviation)
-        probed = assigned.probed[positions]
+        probed = probed_by_row[positions]
         by_list = np.argsort(probed, axis=None, kind="stable")
         lists, start = np.unique(probed.ravel()[by_list], return_index=True)
         groups.append(
             _Group(
                 positions,
                 _without_duplicates(part),
-                lists.astype(np.int64),
+                lists,
                 np.append(start, len(by_list)),
                 by_list // probed.shape[1],
                 minimum[positions],

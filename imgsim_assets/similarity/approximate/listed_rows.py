@@ -1,4 +1,8 @@
-"""The right rows of a join in the order of their lists, so that a list is one range of rows."""
+"""The right rows of a join in the order of their lists, so that a list is one range of rows.
+
+Where only rows of one value are compared, the rows of each value have lists of their own: list n of
+the value v has the number v * l + n, of l lists.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +11,18 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+import polars as pl
+from numpy.typing import NDArray
 
-from imgsim_assets.similarity.approximate.lists import InvertedLists, Numbers
-from imgsim_assets.similarity.cosine import Doubles, Indices, UnitRows, unit_rows
+from imgsim_assets.similarity.approximate.assigned import AssignedSides
+from imgsim_assets.similarity.approximate.lists import Numbers, RowLists
+from imgsim_assets.similarity.cosine import Indices, UnitRows, unit_rows
+from imgsim_assets.similarity.items import VALUE
 from imgsim_assets.similarity.join_side import JoinSide
 from imgsim_assets.similarity.vector_blocks import Part, VectorBlocks
+
+# Numbers of lists; where they are lists of values, negative ones have no rows.
+ListNumbers = NDArray[np.integer]
 
 
 class ListChunk(NamedTuple):
@@ -26,76 +37,87 @@ class ListChunk(NamedTuple):
 
     unit: UnitRows
     numbers: Indices
-    lists: Indices
+    lists: ListNumbers
     start: Indices
 
 
 @dataclass(frozen=True)
 class ListedRows:
-    """The rows of a side by list: those of list n are at `start[n]` up to `start[n + 1]`.
+    """The rows of a side by list: those of `numbers[n]` are at `start[n]` up to `start[n + 1]`.
 
     Attributes:
         side: the rows in their own order.
-        lists: what assigned them.
-        vectors: the rows in the order of the lists.
-        numbers: (m,) their numbers in the side, ascending within a list.
-        start: (l + 1,) where each list begins.
-        squares: (m,) squared lengths of the rows, in the order of the lists.
-        deviation: the greatest difference of a length from 1.
+        assigned: their lists.
+        vectors: the rows in the order of the lists; None where they are read from the side.
+        rows: (m,) their numbers in the side, ascending within a list.
+        numbers: (p,) the numbers of the lists that have rows, ascending.
+        start: (p + 1,) where each list begins.
+        values: by value its number; None where all rows are compared.
     """
 
     side: JoinSide
-    lists: InvertedLists
-    vectors: VectorBlocks
-    numbers: Indices
+    assigned: AssignedSides
+    vectors: VectorBlocks | None
+    rows: Indices
+    numbers: ListNumbers
     start: Indices
-    squares: Doubles
-    deviation: float
+    values: pl.DataFrame | None
 
     @classmethod
-    def of(cls, side: JoinSide, lists: InvertedLists) -> ListedRows:
-        """Assign the rows of a side to lists."""
-        own, squares = np.empty(len(side), np.uint16), np.empty(len(side))
-        deviation = 0.0
-        for first, rows in side.vectors.blocks():
-            unit = unit_rows(rows, "vectors")
-            part = slice(first, first + len(rows))
-            own[part], squares[part] = lists.own(unit), unit.squares
-            deviation = max(deviation, unit.deviation)
-        return cls._sorted(side, lists, own, squares, deviation)
+    def of(cls, side: JoinSide, assigned: AssignedSides, *, read_once: bool = False) -> ListedRows:
+        """The rows of a side by their lists.
 
-    @classmethod
-    def _sorted(
-        cls, side: JoinSide, lists: InvertedLists, own: Numbers, squares: Doubles, deviation: float
-    ) -> ListedRows:
-        numbers = np.argsort(own, kind="stable")
-        position = np.empty_like(numbers)
-        position[numbers] = np.arange(len(numbers))
-        vectors = VectorBlocks.from_parts(len(side), _Reordered(side.vectors, position))
-        start = np.append(0, np.cumsum(np.bincount(own, minlength=len(lists))))
-        return cls(side, lists, vectors, numbers, start, squares[numbers], deviation)
+        Args:
+            side: the rows.
+            assigned: the list of each row.
+            read_once: whether each row is read about once; else they are copied in their order.
+        """
+        values = None
+        if side.value is not None:
+            distinct = side.value.unique().sort()
+            values = pl.DataFrame({VALUE: distinct, "number": np.arange(len(distinct))})
+        of_rows = _of_values(assigned.right, side.value, values, len(assigned.lists))
+        rows = np.argsort(of_rows, kind="stable")
+        numbers, first = np.unique(of_rows[rows], return_index=True)
+        vectors = None
+        if not read_once:
+            position = np.empty_like(rows)
+            position[rows] = np.arange(len(rows))
+            vectors = VectorBlocks.from_parts(len(side), _Reordered(side.vectors, position))
+        return cls(side, assigned, vectors, rows, numbers, np.append(first, len(rows)), values)
 
-    def chunks(self, probed: Indices) -> Iterator[ListChunk]:
+    def numbers_for(self, side: JoinSide, lists: RowLists) -> tuple[ListNumbers, ListNumbers]:
+        """The lists of left rows (n,), and those that they probe (n, nprobe), as numbered here."""
+        own, probed = (
+            _of_values(numbers, side.value, self.values, len(self.assigned.lists))
+            for numbers in lists
+        )
+        return own, probed
+
+    def chunks(self, probed: ListNumbers) -> Iterator[ListChunk]:
         """The rows of some lists (p,), ascending, about a block of rows at a time."""
-        for ranges in self._ranges(probed):
+        _, at, _ = np.intersect1d(self.numbers, probed, assume_unique=True, return_indices=True)
+        for ranges in self._ranges(at):
             lists, first, last = (np.array(column) for column in zip(*ranges, strict=True))
-            rows = np.concatenate([np.arange(a, b) for a, b in zip(first, last, strict=True)])
-            is_range = last[-1] - first[0] == len(rows)
-            vectors = (
-                self.vectors.read(int(first[0]), int(last[-1]))
-                if is_range
-                else self.vectors.rows(rows)
-            )
-            unit = UnitRows(vectors, self.squares[rows], self.deviation)
             start = np.append(0, np.cumsum(last - first))
-            yield ListChunk(unit, self.numbers[rows], lists, start)
+            positions = np.concatenate([np.arange(a, b) for a, b in zip(first, last, strict=True)])
+            rows = self.rows[positions]
+            unit = unit_rows(self._read(positions, rows), "vectors")
+            yield ListChunk(unit, rows, self.numbers[lists], start)
 
-    def _ranges(self, probed: Indices) -> Iterator[list[tuple[int, int, int]]]:
+    def _read(self, positions: Indices, rows: Indices) -> NDArray[np.float32]:
+        if self.vectors is None:
+            return self.side.vectors.rows(rows)
+        if positions[-1] - positions[0] + 1 == len(positions):
+            return self.vectors.read(int(positions[0]), int(positions[-1]) + 1)
+        return self.vectors.rows(positions)
+
+    def _ranges(self, lists: Indices) -> Iterator[list[tuple[int, int, int]]]:
         """List, first row and end of what makes a chunk."""
-        size = self.vectors.block_rows
+        size = self.side.vectors.block_rows
         ranges: list[tuple[int, int, int]] = []
         count = 0
-        for number in probed.tolist():
+        for number in lists.tolist():
             first, end = int(self.start[number]), int(self.start[number + 1])
             while first < end:
                 last = min(end, first + size - count)
@@ -107,6 +129,20 @@ class ListedRows:
                     ranges, count = [], 0
         if ranges:
             yield ranges
+
+
+def _of_values(
+    numbers: Numbers, value: pl.Series | None, values: pl.DataFrame | None, count: int
+) -> ListNumbers:
+    """The numbers (n, ...) of `count` lists as those of the lists of the values of the rows (n,).
+
+    Rows of a value that is not among the values get negative numbers.
+    """
+    if value is None or values is None:
+        return numbers
+    found = value.alias(VALUE).to_frame().join(values, on=VALUE, how="left", maintain_order="left")
+    offset = found["number"].fill_null(-1).to_numpy() * count
+    return offset.reshape(-1, *[1] * (numbers.ndim - 1)) + numbers
 
 
 @dataclass(frozen=True)

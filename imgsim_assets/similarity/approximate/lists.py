@@ -37,6 +37,10 @@ class RowLists(NamedTuple):
     own: Numbers
     probed: Numbers
 
+    def take(self, rows: Indices) -> RowLists:
+        """The lists of some rows (p,)."""
+        return RowLists(self.own[rows], self.probed[rows])
+
 
 @dataclass(frozen=True, eq=False)
 class InvertedLists:

@@ -10,10 +10,12 @@ import numpy as np
 import polars as pl
 
 from imgsim_assets.errors import CorruptFileError
+from imgsim_assets.similarity.approximate.assign_rows import assign_rows
+from imgsim_assets.similarity.approximate.assigned import AssignedSides
 from imgsim_assets.similarity.approximate.lists import InvertedLists
 from imgsim_assets.similarity.approximate.probes import enough_probes, list_ranks
 from imgsim_assets.similarity.approximate.recall import Recall, RecallMeter
-from imgsim_assets.similarity.approximate.sample import pairs_to_choose_by, pairs_to_measure
+from imgsim_assets.similarity.approximate.sample import PairsOf, pairs_to_choose_by, recall_meter
 from imgsim_assets.similarity.approximate.training import trained_lists
 from imgsim_assets.similarity.items import Items
 from imgsim_assets.similarity.join_spec import JoinSpec
@@ -37,15 +39,16 @@ class ListSearch:
     """How the neighbor lists of a result are searched.
 
     Attributes:
-        spec: the join, with the inverted lists if it is approximate.
         cached: neighbor lists that can be updated; None where all are computed.
-        meter: finds the pairs of sampled rows in the lists; None for an exact search.
+        assigned: the inverted lists of both sides; None for an exact search.
+        meter: finds the pairs of sampled items in the lists; None for an exact search.
     """
 
-    spec: JoinSpec
     cached: CachedNeighborLists | None
+    assigned: AssignedSides | None = None
     meter: RecallMeter | None = None
-    _file: DataFile | None = None
+    _centroids: DataFile | None = None
+    _files: Sequence[DataFile] = ()
 
     @classmethod
     def of(
@@ -59,9 +62,9 @@ class ListSearch:
     ) -> ListSearch:
         """The search by the method of a result.
 
-        Inverted lists are kept for updates. They are trained again, and all neighbor lists
-        computed, when a side has twice or half as many rows as they were trained for, or when an
-        update has missed the minimum recall.
+        Inverted lists are kept for updates, and which of them each row is in and probes. They are
+        trained again, and all neighbor lists computed, when a side has twice or half as many rows
+        as they were trained for, or when an update has missed the minimum recall.
 
         Args:
             result: the result with its method, whose latest commit may have lists.
@@ -73,38 +76,46 @@ class ListSearch:
         """
         has_pairs = len(left) and len(right)
         if result.properties[METHOD] != APPROXIMATE or not has_pairs:
-            return cls(spec, cached)
-        kept = _kept(result, role) if cached is not None else None
+            return cls(cached)
         # Graphs and groups have neither.
         one_catalog = result.properties.get("left") == result.properties.get("right")
+        pairs = PairsOf(left, right, spec, one_catalog)
+        kept = _kept(result, role) if cached is not None else None
         if kept is None or kept.is_outgrown(len(left), len(right)):
-            minimum = result.properties[MIN_RECALL]
-            lists, cached = train_for(left, right, spec, minimum, one_catalog), None
+            lists, cached = train_for(pairs, result.properties[MIN_RECALL]), None
             file = _written(result.table, lists, role, len(left), len(right))
         else:
             lists, file = kept.lists, kept.file.with_metadata(is_new=False)
-        exact = pairs_to_measure(left, right, spec, one_catalog)
-        # Of links either direction is enough.
-        either_way = spec.k is None and spec.exclude_self
-        meter = RecallMeter(exact.rows, exact.keys(left, right), either_way=either_way)
-        return cls(replace(spec, lists=lists), cached, meter, file)
+        before = (None, None) if cached is None else (cached.left, cached.right)
+        of_left = assign_rows(result, left, lists, f"{role}_left", before[0])
+        assigned = [of_left]
+        if left is not right:
+            of_right = InvertedLists(lists.centroids, nprobe=0)
+            assigned.append(assign_rows(result, right, of_right, f"{role}_right", before[1]))
+        meter, files = recall_meter(pairs, result, role, cached)
+        files += [file for each in assigned for file in each.lists.files]
+        sides = AssignedSides(lists, of_left.lists, assigned[-1].own)
+        return cls(cached, sides, meter, file, files)
 
     def files(self, found: Sequence[pl.DataFrame]) -> list[DataFile]:
-        """The file of the centroids with the recall; none for an exact search.
+        """The files that the next run needs, the centroids with the recall; none if exact.
 
         Args:
             found: what the meter found in each block of the lists.
         """
-        if self.meter is None or self._file is None:
+        if self.meter is None or self._centroids is None:
             return []
-        return [self._file.with_metadata(recall=asdict(self.meter.recall(found)))]
+        recall = asdict(self.meter.recall(found))
+        return [self._centroids.with_metadata(recall=recall), *self._files]
 
 
 def recall_of(commit: Commit) -> Recall | None:
     """The recall that was measured of a result, in all its lists; None for an exact one."""
-    measured = [Recall(**file.metadata["recall"]) for file in _centroids(commit)]
-    if not measured:
+    if commit.properties.get(METHOD) != APPROXIMATE:
         return None
+    measured = [Recall(**file.metadata["recall"]) for file in _centroids(commit)]
+    if not measured:  # a side was empty
+        return Recall(0, 0, 0)
     return Recall(*(sum(figures) for figures in zip(*map(astuple, measured), strict=True)))
 
 
@@ -163,13 +174,11 @@ def _written(
     )
 
 
-def train_for(
-    left: Items, right: Items, spec: JoinSpec, min_recall: float, one_catalog: bool = False
-) -> InvertedLists:
-    """New lists, with as many probes as the minimum recall needs; see `pairs_to_measure`."""
-    lists = trained_lists(left.blocks, right.blocks)
+def train_for(pairs: PairsOf, min_recall: float) -> InvertedLists:
+    """New lists, with as many probes as the minimum recall needs."""
+    left, right = pairs.left.blocks, pairs.right.blocks
+    lists = trained_lists(left, right)
     if len(lists) == 1:
         return lists
-    exact = pairs_to_choose_by(left, right, spec, one_catalog)
-    ranks = list_ranks(lists, left.blocks, right.blocks, exact.i, exact.j)
-    return lists.with_nprobe(enough_probes(ranks, min_recall))
+    exact = pairs_to_choose_by(pairs)
+    return lists.with_nprobe(enough_probes(list_ranks(lists, left, right, *exact), min_recall))

@@ -3,12 +3,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imgsim_assets.similarity import vector_blocks
 from imgsim_assets.similarity.approximate import list_join, training
+from imgsim_assets.similarity.approximate.assigned import AssignedSides
 from imgsim_assets.similarity.approximate.list_join import join_in_lists
 from imgsim_assets.similarity.approximate.listed_rows import ListedRows
 from imgsim_assets.similarity.approximate.lists import MAX_LISTS, InvertedLists
@@ -45,9 +47,20 @@ def sides(draw: st.DrawFn) -> tuple[Floats, Floats]:
     return left, right
 
 
-def _side(rows: Floats) -> JoinSide:
-    """Rows of one item each."""
-    return JoinSide(VectorBlocks.of(rows), np.arange(len(rows)), None, 1)
+def _side(rows: Floats, values: list[str] | None = None) -> JoinSide:
+    """Rows of one item each, with values by turns."""
+    value = None if values is None else pl.Series(np.resize(values, len(rows)))
+    return JoinSide(VectorBlocks.of(rows), np.arange(len(rows)), value, 1)
+
+
+def _joined(
+    left: JoinSide, right: JoinSide, lists: InvertedLists, spec: JoinSpec, read_once: bool = False
+) -> Lists:
+    assigned = AssignedSides.of(lists, left.vectors, right.vectors)
+    listed = ListedRows.of(right, assigned, read_once=read_once)
+    every = np.arange(len(left))
+    minimum = np.full(len(left), spec.threshold)
+    return join_in_lists(left, listed, spec, minimum, assigned.left.take(every))
 
 
 def _candidate_cosines(lists: InvertedLists, left: Floats, right: Floats) -> Doubles:
@@ -75,6 +88,11 @@ def test_pairs_are_those_of_the_near_lists_bit_for_bit(
     left, right = rows
     lists = InvertedLists(noise(count, DIM, 7), min(nprobe, count))
     cosines = _candidate_cosines(lists, left, right)
+    values = data.draw(st.sampled_from([None, ["x"], ["x", "y", "z"]]), "values")
+    if values is not None:
+        of_left, of_right = (np.resize(values, len(side)) for side in rows)
+        cosines[of_left[:, None] != of_right[None, :]] = -np.inf
+    read_once = data.draw(st.booleans(), "read once")
     best = float(np.max(cosines, initial=-1))
     threshold = data.draw(st.sampled_from([-1.0, 0.3, 0.9, best]), "threshold")
     spec = JoinSpec(threshold, data.draw(st.sampled_from([None, k]), "k"))
@@ -85,8 +103,7 @@ def test_pairs_are_those_of_the_near_lists_bit_for_bit(
         patch.setattr(vector_blocks, "MAX_BLOCK_ROWS", data.draw(st.sampled_from([2, 11, 1000])))
         in_memory = data.draw(st.sampled_from([0, 1 << 20]))
         patch.setattr(vector_blocks, "vectors_in_memory", lambda: in_memory)
-        listed = ListedRows.of(_side(right), lists)
-        found = join_in_lists(_side(left), listed, spec, np.full(len(left), threshold))
+        found = _joined(_side(left, values), _side(right, values), lists, spec, read_once)
 
     i, j = np.nonzero(cosines >= threshold)
     order = np.lexsort((j, -cosines[i, j], i))
@@ -109,7 +126,7 @@ def test_trained_lists_that_are_all_probed_give_the_exact_join(
     lists = trained_lists(left.vectors, right.vectors)
     spec, minimum = JoinSpec(0.2, k), np.full(len(left), 0.2)
 
-    found = join_in_lists(left, ListedRows.of(right, lists), spec, minimum)
+    found = _joined(left, right, lists, spec)
 
     for mine, theirs in zip(found, join(left, right, spec, minimum), strict=True):
         np.testing.assert_array_equal(mine, theirs)
@@ -117,16 +134,15 @@ def test_trained_lists_that_are_all_probed_give_the_exact_join(
 
 def test_lists_and_pairs_do_not_depend_on_threads_or_on_other_rows() -> None:
     rows = families(1500, DIM, 3)
-    side, spec, minimum = _side(rows), JoinSpec(k=4), np.full(len(rows), -1.0)
+    side, spec = _side(rows), JoinSpec(k=4)
     with use_threads(1):
         lists = trained_lists(side.vectors, side.vectors).with_nprobe(3)
-        alone = join_in_lists(side, ListedRows.of(side, lists), spec, minimum)
+        alone = _joined(side, side, lists, spec)
     with use_threads(3):
         again = trained_lists(side.vectors, side.vectors)
-        together = join_in_lists(side, ListedRows.of(side, lists), spec, minimum)
+        together = _joined(side, side, lists, spec)
         some = np.arange(0, len(rows), 7)
-        listed = ListedRows.of(side, lists)
-        of_some = join_in_lists(side.take(some), listed, spec, minimum[some])
+        of_some = _joined(side.take(some), side, lists, spec)
 
     assert len(lists) > 50
     np.testing.assert_array_equal(again.centroids, lists.centroids)
@@ -142,8 +158,8 @@ def test_more_probes_find_more_of_the_nearest() -> None:
 
     found = []
     for nprobe in (1, 4, 16, len(lists)):
-        listed = ListedRows.of(side, lists.with_nprobe(nprobe))
-        found.append(len(exact & {*_pairs(join_in_lists(side, listed, spec, minimum))}))
+        probing = lists.with_nprobe(nprobe)
+        found.append(len(exact & {*_pairs(_joined(side, side, probing, spec))}))
 
     assert found == sorted(found)
     assert 0.2 * len(exact) < found[0] < found[1] < found[2]

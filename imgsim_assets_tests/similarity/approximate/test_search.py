@@ -123,6 +123,7 @@ def test_similarities_equal_exact_ones_and_nothing_changed_commits_nothing(tmp_p
         report = stage.run()
         assert report.changed
         assert report.recall is not None
+        assert report.recall.value is not None
         assert report.recall.value >= 0.6
         assert not stage.run().changed
         if name in MODES:
@@ -167,7 +168,7 @@ def test_a_large_exact_computation_tells_its_time_and_no_other_does(
     assert seconds is not None
     assert seconds > 60
     (warning,) = (line for line in logged if line.startswith("warning"))
-    assert "comparing 20 x 20 images exactly takes about" in warning
+    assert "comparing 400 pairs of images exactly takes about" in warning
     assert "'method: approximate'" in warning
 
 
@@ -223,6 +224,23 @@ def test_the_recall_of_a_catalog_with_itself_leaves_out_pairs_of_an_item_with_it
     assert edges is not None
     assert pairs[1] == edges.pairs == 40
     assert pairs[0] < pairs[1]
+
+
+def test_a_recall_of_which_nothing_was_measurable_is_none_and_passes(tmp_path: Path) -> None:
+    store = Store.open(tmp_path)
+    _index(store, {"left": _catalog(5), "right": {}})
+    settings = MatchSettings(threshold=-1, **APPROXIMATE)
+    nothing_similar = GraphStage(store, "left", GraphSettings(k=2, threshold=1, **APPROXIMATE))
+    nothing_compared = MatchStage(store, "pair", settings, left="left", right="right")
+
+    for stage, sampled in ((nothing_similar, 5), (nothing_compared, 0)):
+        report = stage.run()
+
+        assert report.recall == Recall(sampled, 0, 0)
+        assert report.recall.value is None
+        check = result_recall(_commit(stage.table))
+        assert check.passed
+        assert check.metadata == {"recall": "not measured", "sampled": sampled, "pairs": 0}
 
 
 def _record_recall(table: Table, recall: Recall) -> None:
