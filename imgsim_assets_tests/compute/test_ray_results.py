@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import threading
@@ -219,3 +220,20 @@ def test_graph_of_a_cluster_is_updated_on_one_machine_and_the_other_way_round(
     assert _files(GraphStage(shops, "shop", GraphSettings(k=5), variant="a").table) == _files(
         GraphStage(shops, "shop", GraphSettings(k=5), variant="b").table
     )
+
+
+def test_python_of_the_page_about_clusters_runs(
+    tmp_path: Path,
+    cluster: RayCluster,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("IMGSIM_RAY_ADDRESS", cluster.address)
+    monkeypatch.chdir(tmp_path)
+    write_catalog(Store.open("data/store"), "products", families(200, 64, 0))
+    page = Path(__file__).parents[2] / "docs" / "compute.md"
+    (code,) = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+
+    exec(code, {})
+
+    assert "2000 edges" in capsys.readouterr().out

@@ -61,7 +61,7 @@ def test_terminated_run_stops_its_tasks_and_the_next_one_completes(
     servers.wait_for(lambda: not cluster.workers_at("join"), "the end of the tasks", _STOPPED_S)
     print(f"stopped within {time.monotonic() - terminated:.1f} s")
 
-    assert servers.run_ended(run) == "CANCELED"
+    assert servers.run_ended(run, 600) == "CANCELED"
     assert not cluster.workers_at("join")
     assert store.table(_GRAPH).latest() is None
     assert verify(store).problems == []
@@ -81,7 +81,7 @@ def test_run_without_a_cluster_fails_at_once_and_says_what_to_do(
     servers.start_web_server()
     run = servers.launch_run(_GRAPH)
 
-    assert servers.run_ended(run) == "FAILURE"
+    assert servers.run_ended(run, 600) == "FAILURE"
 
     with servers.project.instance() as instance:
         events = [entry.dagster_event for entry in instance.all_logs(run)]

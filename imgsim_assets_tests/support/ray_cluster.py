@@ -56,13 +56,19 @@ class RayCluster:
     def workers_at(self, label: str) -> list[int]:
         """The processes that run a task of a label now."""
         title = f"ray::{label}".encode()
-        members = [process for node in self._nodes for process in _session(node.pid)]
-        return [process for process in members if _command(process).startswith(title)]
+        return [process for process in self._members() if _command(process).startswith(title)]
+
+    def cpu_seconds(self) -> float:
+        """The processor time that the nodes have taken, with that of their workers."""
+        return sum(map(_cpu_seconds, self._members()))
 
     def stop(self) -> None:
         """Kill all nodes."""
         for node in reversed(self._nodes):
             _kill_session(node)
+
+    def _members(self) -> list[int]:
+        return [process for node in self._nodes for process in _session(node.pid)]
 
     def _start_until_listed(self, count: int, *options: str) -> None:
         """Start a node, again and again on a machine that is too slow for Ray's own limits."""
@@ -156,6 +162,15 @@ def _session(leader: int) -> list[int]:
                 if int(values[3]) == leader and values[0] != "Z":
                     members.append(int(folder.name))
     return members
+
+
+def _cpu_seconds(process: int) -> float:
+    """The processor time of a process, and of those of its children that have ended."""
+    try:
+        values = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return sum(map(int, values[11:15])) / os.sysconf("SC_CLK_TCK")
 
 
 def _command(process: int) -> bytes:

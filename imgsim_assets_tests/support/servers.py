@@ -132,7 +132,7 @@ class Servers:
             free.bind(("127.0.0.1", 0))
             self._port = free.getsockname()[1]
         self._start("web", "-m", "dagster_webserver", "-h", "127.0.0.1", "-p", str(self._port))
-        self.wait_for(self._location_is_loaded, "the web server to load the location")
+        self.wait_for(self._location_is_loaded, "the web server to load the location", 600)
 
     def _start(self, name: str, *command: str) -> None:
         path = os.pathsep.join([str(self.project.root), str(Path(__file__).parents[2])])
