@@ -128,6 +128,31 @@ def test_yaml_of_matching_page_loads(tmp_path: Path) -> None:
     } <= keys
 
 
+@pytest.mark.parametrize(
+    ("items", "compared"), [(10**6, 1.0), (10**7, 1.0), (10**8, 0.01), (10**9, 0.001)]
+)
+def test_arithmetic_of_costs_gives_their_table(items: int, compared: float) -> None:
+    (block,) = _blocks("docs/scale_out.md", "python")
+    block = block.replace("items = 10**7", f"items = {items}")
+    block = block.replace("compared = 1.0", f"compared = {compared}")
+    names: dict[str, Any] = {}
+    exec(compile(block, "docs/scale_out.md", "exec", dont_inherit=True), names)
+
+    text = (_ROOT / "docs/scale_out.md").read_text()
+    start = f"| 10^{len(str(items)) - 1} |"
+    _, row = (line for line in text.splitlines() if line.startswith(start))
+    told = [float(price.replace(",", "")) for price in re.findall(r"\$([\d.,]+)", row)]
+    images, matches = (names[key] * names["vcpu_hour"] for key in ("images", "joins"))
+    on_gpu, s3 = names["gpu_hours"] * names["gpu_hour"], names["gigabytes"] * 0.023
+    expected = {
+        10**6: [images + matches, s3],
+        10**7: [images + matches, s3],
+        10**8: [images, on_gpu, images, matches, s3],
+        10**9: [images, matches, s3],
+    }
+    assert told == pytest.approx(expected[items], rel=0.05)
+
+
 def test_yaml_of_compute_page_is_valid() -> None:
     pair, catalog = (yaml.safe_load(block) for block in _blocks("docs/compute.md", "yaml"))
 

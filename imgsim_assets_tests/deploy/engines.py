@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import secrets
 import shutil
 import socket
 import sys
+import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
-from imgsim_assets_tests.deploy.files import DEPLOY
+from imgsim_assets.demo.loopback import open_loopback
+from imgsim_assets_tests.deploy.files import services
 
 Command = Sequence[str | Path]
 _PORTS = (
@@ -33,13 +37,15 @@ class Engine:
         variables: those of its `dagster.yaml`.
         servers: commands by name, which start first.
         workers: commands by name; each has a slot for one run.
-        is_ready: whether all of them are there.
+        has_workers: whether the servers and so many workers are there.
+        notices_death: whether Dagster learns that a worker died.
     """
 
     variables: Mapping[str, str] = field(default_factory=dict)
     servers: Mapping[str, Command] = field(default_factory=dict)
     workers: Mapping[str, Command] = field(default_factory=dict)
-    is_ready: Callable[[], bool] = lambda: True
+    has_workers: Callable[[int], bool] = lambda _: True
+    notices_death: bool = True
 
 
 def local(_: Path) -> Engine:
@@ -54,7 +60,10 @@ def ray(folder: Path) -> Engine:
     address = pytest.importorskip("ray.util").get_node_ip_address()
     port, dashboard, *ports = _free_ports(2 + 3 * 4)
     # Nodes of one machine differ in their ports only. The path of a socket may be 107 bytes long.
-    common = ("--block", f"--node-ip-address={address}", "--object-store-memory=80000000")
+    common = (
+        *("--block", f"--node-ip-address={address}"),
+        *("--object-store-memory=80000000", "--include-log-monitor=false"),
+    )
     # A node waits 15 seconds for the file of each port that it has to choose.
     own = [
         tuple(f"--{name}={value}" for name, value in zip(_PORTS, ports[start::3], strict=True))
@@ -69,11 +78,16 @@ def ray(folder: Path) -> Engine:
     workers = {"worker0": (*join, *own[1]), "worker1": (*join, *own[2])}
     variables = {
         "RAY_DASHBOARD_URL": f"http://127.0.0.1:{dashboard}",
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(24),
         "RAY_USAGE_STATS_ENABLED": "0",
+        # On a busy machine the parts of a node take their time, and others take its memory.
+        "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "300",
         "RAY_agent_register_timeout_ms": "300000",
+        "RAY_worker_register_timeout_seconds": "300",
+        "RAY_memory_monitor_refresh_ms": "0",
     }
-    url = variables["RAY_DASHBOARD_URL"]
-    return Engine(variables, {"head": head}, workers, lambda: _living_nodes(url) == 3)
+    return Engine(variables, {"head": head}, workers, lambda n: _living_nodes(variables) == 1 + n)
 
 
 def celery(folder: Path) -> Engine:
@@ -84,22 +98,28 @@ def celery(folder: Path) -> Engine:
         pytest.skip("redis is not installed (apt-get install redis-server)")
     (port,) = _free_ports(1)
     redis = (server, "--port", str(port), "--bind", "127.0.0.1", "--dir", folder, "--save", "")
-    worker = (
-        *(_program("dagster-celery"), "worker", "start", "-A", "dagster_celery.app"),
-        *("-y", DEPLOY / "celery_worker.yaml", "--", "--pool", "solo"),
+    worker = [str(word) for word in services()["celery_worker"]["command"]]
+    worker[0] = str(_program(worker[0]))
+    url = f"redis://127.0.0.1:{port}"
+    variables = {"CELERY_BROKER_URL": f"{url}/0", "CELERY_RESULT_BACKEND": f"{url}/1"}
+    workers = {name: [*worker, "--hostname", f"{name}@%h"] for name in ("worker0", "worker1")}
+    return Engine(
+        variables, {"redis": redis}, workers, lambda _: _answers(port), notices_death=False
     )
-    variables = {"CELERY_BROKER_URL": f"redis://127.0.0.1:{port}/0"}
-    workers = {"worker0": worker, "worker1": worker}
-    return Engine(variables, {"redis": redis}, workers, lambda: _answers(port))
 
 
-def _living_nodes(url: str) -> int:
-    from ray.util.state import list_nodes
-
+def _living_nodes(variables: Mapping[str, str]) -> int:
+    """How many nodes of a Ray cluster live, by the REST API of its dashboard."""
+    request = urllib.request.Request(
+        f"{variables['RAY_DASHBOARD_URL']}/api/v0/nodes",
+        headers={"Authorization": f"Bearer {variables['RAY_AUTH_TOKEN']}"},
+    )
     try:
-        return len(list_nodes(url, filters=[("state", "=", "ALIVE")]))
-    except Exception:  # of many kinds, before the head node answers
+        with open_loopback(request, timeout=30) as response:
+            nodes = json.load(response)["data"]["result"]["result"]
+    except OSError:  # the head node does not answer yet
         return 0
+    return sum(node["state"] == "ALIVE" for node in nodes)
 
 
 def _answers(port: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import subprocess
 import sys
@@ -27,6 +28,7 @@ from imgsim_assets_tests.deploy.files import (
 _SERVICE_KEYS = {
     *("image", "build", "init", "restart", "security_opt", "cap_drop", "environment", "volumes"),
     *("command", "entrypoint", "ports", "depends_on", "healthcheck", "profiles", "shm_size"),
+    *("logging", "stop_grace_period"),
 }
 _ENDS = {"buckets"}
 
@@ -99,7 +101,6 @@ def test_variables_of_this_project_are_read_by_its_code(name: str) -> None:
 @pytest.mark.parametrize("engine", COMPOSE_ENGINES)
 def test_variables_that_dagster_reads_are_set(name: str, engine: str) -> None:
     read = environment_references(load(f"dagster/{engine}.yaml"))
-    read |= environment_references(load("celery_worker.yaml"))
 
     assert read <= set(own_services()[name]["environment"])
 
@@ -126,27 +127,22 @@ def test_ports_of_healthchecks_and_of_the_workspace_are_those_that_are_served() 
 @pytest.mark.parametrize("name", own_services())
 def test_command_and_its_options_exist(name: str) -> None:
     command = services()[name]["command"]
-    scripts = {script.name for script in entry_points(group="console_scripts")}
-    parts, more = command, []
-    if "--" in command:
-        end = command.index("--")
-        parts, more = command[:end], ["celery", "worker", *command[end + 1 :]]
-    for words in filter(None, (parts, more)):
-        assert words[0] in scripts
-        path = [words[0]]
-        path += [word for word in words[1:] if not word.startswith("-")][: _depth(words)]
-        text = _help(path)
-        for option in (word.partition("=")[0] for word in words if word.startswith("-")):
-            assert re.search(rf"(^|[\s,]){re.escape(option)}\b", text), option
+    assert command[0] in {script.name for script in entry_points(group="console_scripts")}
+    # The options of Celery itself stand before its command.
+    text = _help(command[:1]) if command[0] == "celery" else ""
+    text += _help(_words(command))
+    for option in (word.partition("=")[0] for word in command if word.startswith("-")):
+        assert re.search(rf"(^|[\s,]){re.escape(option)}\b", text), option
     for word in command:
         if word.endswith(".yaml"):
             assert (ROOT / word).is_file()
 
 
-def _depth(words: list[str]) -> int:
-    """How many words after the program name a command of it."""
-    options = [number for number, word in enumerate(words) if word.startswith("-")]
-    return (options[0] if options else len(words)) - 1
+def _words(command: list[str]) -> list[str]:
+    """The program with its subcommands."""
+    if command[0] == "celery":
+        return ["celery", "worker"]
+    return list(itertools.takewhile(lambda word: not word.startswith("-"), command))
 
 
 def _help(path: list[str]) -> str:

@@ -16,6 +16,7 @@ from imgsim_assets_tests.deploy.files import (
     ENGINES,
     environment_references,
     load,
+    own_services,
 )
 
 _LAUNCHERS = {
@@ -82,9 +83,9 @@ def test_files_differ_in_their_launcher_only() -> None:
 
 @pytest.mark.usefixtures("environment")
 def test_celery_worker_reads_the_broker_of_the_launcher(tmp_path: Path) -> None:
-    cli = pytest.importorskip("dagster_celery.cli")
-
-    worker = cli.get_validated_config(str(DEPLOY / "celery_worker.yaml"))
+    worker = pytest.importorskip("dagster_celery.app").app.conf
 
     launcher: Any = _open("celery", tmp_path).run_launcher
-    assert (worker["broker"], worker["backend"]) == (launcher.broker, launcher.backend)
+    assert (worker.broker_url, worker.result_backend) == (launcher.broker, launcher.backend)
+    command = own_services()["celery_worker"]["command"]
+    assert command[command.index("--queues") + 1] == launcher.default_queue

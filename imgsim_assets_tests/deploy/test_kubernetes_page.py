@@ -87,6 +87,10 @@ def test_ray_launcher_takes_its_config_and_asks_the_head_of_the_cluster() -> Non
     made = launcher.from_config_value(None, config)
 
     assert made.address == f"http://{cluster['metadata']['name']}-head-svc:8265"
+    for service in ("dagsterDaemon", "dagsterWebserver"):
+        mode, token = values[service]["env"]
+        assert mode == {"name": "RAY_AUTH_MODE", "value": cluster["spec"]["authOptions"]["mode"]}
+        assert token["valueFrom"]["secretKeyRef"]["name"] == cluster["metadata"]["name"]
     assert cluster["spec"]["rayVersion"] == version("ray")
     assert version("dagster") in (ROOT / "docs" / "kubernetes.md").read_text()
 

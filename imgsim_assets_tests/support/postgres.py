@@ -6,6 +6,7 @@ import contextlib
 import os
 import pwd
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -88,7 +89,7 @@ def running() -> Iterator[Mapping[str, str]]:
                     "DAGSTER_POSTGRES_PASSWORD": _PASSWORD,
                 }
             finally:
-                server.terminate()
+                server.send_signal(signal.SIGINT)  # it does not wait for clients
 
 
 def _create_database(programs: Path, port: str) -> None:

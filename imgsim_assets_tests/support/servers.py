@@ -63,8 +63,8 @@ _LAUNCH_RUN = """mutation($params: ExecutionParams!) {
     ... on PythonError { message }
   }
 }"""
-_TERMINATE = """mutation($id: String!) {
-  terminateRun(runId: $id) { __typename ... on TerminateRunFailure { message } }
+_TERMINATE = """mutation($id: String!, $policy: TerminateRunPolicy!) {
+  terminateRun(runId: $id, terminatePolicy: $policy) { __typename ... on TerminateRunFailure { message } }
 }"""
 _BACKFILL = """query($id: String!) {
   partitionBackfillOrError(backfillId: $id) {
@@ -235,9 +235,10 @@ class Servers:
         assert answer["launchRun"]["__typename"] == "LaunchRunSuccess", answer
         return str(answer["launchRun"]["run"]["runId"])
 
-    def terminate(self, run: str) -> None:
-        """Terminate a run as the UI does."""
-        answer = self.ask(_TERMINATE, id=run)["terminateRun"]
+    def terminate(self, run: str, *, at_once: bool = False) -> None:
+        """Terminate a run as the UI does; `at_once` also where its worker does not answer."""
+        policy = "MARK_AS_CANCELED_IMMEDIATELY" if at_once else "SAFE_TERMINATE"
+        answer = self.ask(_TERMINATE, id=run, policy=policy)["terminateRun"]
         assert answer["__typename"] == "TerminateRunSuccess", answer
 
     def run_ended(self, run: str, seconds: float = 240) -> str:
