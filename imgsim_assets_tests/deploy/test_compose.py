@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import shutil
 import subprocess
 import sys
 from importlib.metadata import entry_points
@@ -103,6 +104,36 @@ def test_variables_that_dagster_reads_are_set(name: str, engine: str) -> None:
     read = environment_references(load(f"dagster/{engine}.yaml"))
 
     assert read <= set(own_services()[name]["environment"])
+
+
+def test_celery_worker_has_the_time_to_end_its_run_before_it_stops() -> None:
+    hours = re.fullmatch(r"(\d+)h", services()["celery_worker"]["stop_grace_period"])
+    longest = load("dagster/celery.yaml")["run_monitoring"]["max_runtime_seconds"]
+
+    assert hours is not None
+    assert int(hours[1]) * 3600 >= longest
+
+
+def test_cluster_that_runs_the_code_of_others_asks_for_a_token() -> None:
+    for name in ("daemon", "webserver", "code_location", "ray_head", "ray_worker"):
+        environment = services()[name]["environment"]
+        assert environment["RAY_AUTH_MODE"] == "token"
+        assert environment["RAY_AUTH_TOKEN"] == "${RAY_AUTH_TOKEN:-}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", COMPOSE_ENGINES)
+def test_docker_compose_reads_the_file(engine: str, tmp_path: Path) -> None:
+    docker = shutil.which("docker")
+    if docker is None or subprocess.run([docker, "compose", "version"], check=False).returncode:
+        pytest.skip("Docker Compose is not installed")
+    example = (DEPLOY / ".env.example").read_text()
+    variables = tmp_path / "env"
+    variables.write_text(re.sub(r"=$", "=secret", example, flags=re.MULTILINE))
+
+    files = ["--file", DEPLOY / "compose.yaml", "--env-file", variables]
+    command = [docker, "compose", *files, "--profile", engine, "config", "--quiet"]
+    subprocess.run(command, check=True, timeout=120)
 
 
 def test_imgsim_serve_takes_its_options() -> None:
