@@ -64,7 +64,10 @@ _LAUNCH_RUN = """mutation($params: ExecutionParams!) {
   }
 }"""
 _TERMINATE = """mutation($id: String!, $policy: TerminateRunPolicy!) {
-  terminateRun(runId: $id, terminatePolicy: $policy) { __typename ... on TerminateRunFailure { message } }
+  terminateRun(runId: $id, terminatePolicy: $policy) {
+    __typename
+    ... on TerminateRunFailure { message }
+  }
 }"""
 _BACKFILL = """query($id: String!) {
   partitionBackfillOrError(backfillId: $id) {
