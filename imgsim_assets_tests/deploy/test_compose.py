@@ -131,7 +131,7 @@ def test_docker_compose_reads_the_file(engine: str, tmp_path: Path) -> None:
     variables = tmp_path / "env"
     variables.write_text(re.sub(r"=$", "=secret", example, flags=re.MULTILINE))
 
-    files = ["--file", DEPLOY / "compose.yaml", "--env-file", variables]
+    files = ["--file", str(DEPLOY / "compose.yaml"), "--env-file", str(variables)]
     command = [docker, "compose", *files, "--profile", engine, "config", "--quiet"]
     subprocess.run(command, check=True, timeout=120)
 
