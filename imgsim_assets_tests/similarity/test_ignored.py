@@ -6,7 +6,7 @@ from tempfile import TemporaryDirectory
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imgsim_assets.encoders.settings import EncoderSettings
@@ -158,6 +158,7 @@ def test_shared_image_that_is_near_stays_ignored(store: Store, tmp_path: Path) -
     assert run(None).left_out == {"ignored": 6}
 
 
+@settings(max_examples=10)
 @given(data=st.data())
 def test_update_ignores_what_a_rebuild_ignores(data: st.DataObject) -> None:
     pool = {str(number): jpeg(number) for number in range(4)}
