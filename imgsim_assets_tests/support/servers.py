@@ -36,6 +36,7 @@ run_monitoring:
   max_runtime_seconds: 180
 run_retries: {enabled: true, max_retries: 2, retry_on_asset_or_op_failure: false}
 auto_materialize: {minimum_interval_seconds: 3}
+code_servers: {local_startup_timeout: 600}
 telemetry: {enabled: false}
 nux: {enabled: false}
 """
@@ -124,8 +125,12 @@ class Servers:
 
     def start(self) -> None:
         self.prepare()
-        self.start_web_server()
-        self.start_daemon()
+        try:
+            self.start_web_server()
+            self.start_daemon()
+        except BaseException:
+            self.stop()
+            raise
 
     def start_daemon(self) -> None:
         self._start("daemon", "-m", "imgsim_assets_tests.support.fast_daemon", "run")
