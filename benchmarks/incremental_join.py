@@ -277,7 +277,7 @@ class _Search:
 class _PartialSearch(_Search):
     """A search that compares a part of the left rows with all; of others, it knows what is similar.
 
-    Rows that share no direction with the first direction of a left row are never among its pairs.
+    Of the pairs of a left row, the others have its first direction, or any direction twice.
     """
 
     def __init__(self, folder: Path, result: str, part: int) -> None:
@@ -299,8 +299,9 @@ class _PartialSearch(_Search):
         k = spec.search_depth(right.max_images)
         found = [(np.empty(0, np.int64), np.empty(0, np.int64))]
         of_right = _rows_by(*self._right.T)
+        twice = np.flatnonzero(self._right[:, 0] == self._right[:, 1])
         for direction, some in _rows_by(self._left[left.item, 0]).items():
-            near = np.unique(of_right[direction])
+            near = np.union1d(of_right.get(direction, twice), twice)
             products = rows[some] @ others[near].T
             cutoffs = minimum[some]
             if k is not None and len(near) > k:

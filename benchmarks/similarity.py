@@ -5,8 +5,8 @@
 
 `join` compares methods on 13,501 x 21,221 rows, every method in turn, `--repeat` times.
 `prefilters` times the prefilters that the package chooses from, `growth` joins and graphs of
-larger catalogs, `update` a change of 1 % of them, `ivf` searches of an inverted file beside a
-flat index. `--spec` limits `growth` and `update` to some joins.
+larger catalogs, `ivf` searches of an inverted file beside a flat index. `--spec` limits `growth` to
+joins or graphs.
 """
 
 from __future__ import annotations
@@ -16,30 +16,22 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
-import polars as pl
 
 from benchmarks.features import Floats, bootstrapped, mobilenet_features, projected
 from imgsim_assets.similarity import threshold_join, top_k
-from imgsim_assets.similarity.items import Items
 from imgsim_assets.similarity.join_input import InputPair, JoinInput
-from imgsim_assets.similarity.join_spec import JoinSpec
-from imgsim_assets.similarity.neighbor_lists import CachedNeighborLists, neighbor_lists
 from imgsim_assets.similarity.prefilter import Prefilter, choose_for_threshold
 from imgsim_assets.similarity.projection import fit
 from imgsim_assets.similarity.tiles import MEMORY_BUDGET, RowBlock, map_row_blocks
 
 LEFT, RIGHT, THRESHOLD = 13_501, 21_221, 0.845
-SPECS = {
-    "all": JoinSpec(0.9),
-    "best": JoinSpec(0.9, k=1),
-    "graph": JoinSpec(k=10, exclude_self=True),
-}
+SPECS = ("all", "graph")
 TILE = 1024
 QUERIES = 2000
 PROBES = (1, 2, 4, 8, 16, 32)
@@ -52,7 +44,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("job", choices=["join", "prefilters", "growth", "update", "ivf", "memory"])
+    parser.add_argument("job", choices=["join", "prefilters", "growth", "ivf", "memory"])
     parser.add_argument("--images", type=Path, nargs="+", required=True, help="tars of JPEGs")
     parser.add_argument("--weights", type=Path, required=True, help="mobilenet_v2 state dict")
     parser.add_argument("--work", type=Path, required=True, help="where features are kept")
@@ -68,7 +60,6 @@ def main() -> None:
         "join": _join,
         "prefilters": _prefilters,
         "growth": _growth,
-        "update": _update,
         "ivf": _ivf,
         "memory": _memory,
     }
@@ -171,39 +162,6 @@ def _join(features: Floats, options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _update(features: Floats, options: argparse.Namespace) -> dict[str, Any]:
-    """All pairs at 0.9 and 10 neighbors, in full and after 1 % of both sides have changed."""
-    narrow = projected(features, 576, seed=3)
-    found = {}
-    for count in options.rows:
-        old = [_items(bootstrapped(narrow, count, 0.05, seed=seed)) for seed in (4, 5)]
-        new = [_changed(side, bootstrapped(narrow, count // 100, 0.05, 6)) for side in old]
-        timed: dict[str, dict[str, Any]] = {}
-        for name in options.spec:
-            spec = SPECS[name]
-            left, right = _fresh(old, spec)
-            full, lists = _timed(partial(neighbor_lists, left, right, spec))
-            cached = CachedNeighborLists(lists, left.images, right.images)
-            left, right = _fresh(new, spec)
-            update, now = _timed(partial(neighbor_lists, left, right, spec, cached))
-            timed[name] = {
-                "full": full.text(),
-                "update": update.text(),
-                "share": round(update.wall / full.wall, 4),
-                "share of processor time": round(update.processor / full.processor, 4),
-                "rows": now.height,
-            }
-            print(count, name, timed[name], file=sys.stderr, flush=True)
-        found[count] = timed
-    return found
-
-
-def _fresh(sides: Sequence[Items], spec: JoinSpec) -> list[Items]:
-    """The inputs of a spec, without the results that `Items` caches."""
-    fresh = [Items(side.keys, side.vectors) for side in sides]
-    return [fresh[1], fresh[1]] if spec.exclude_self else fresh
-
-
 class Seconds(NamedTuple):
     """Wall time and processor time of a call."""
 
@@ -219,21 +177,6 @@ def _timed(work: Callable[[], T]) -> tuple[Seconds, T]:
     started, used = time.perf_counter(), time.process_time()
     result = work()
     return Seconds(time.perf_counter() - started, time.process_time() - used), result
-
-
-def _items(vectors: Floats) -> Items:
-    ids = [f"{number:09d}" for number in range(len(vectors))]
-    return Items(pl.DataFrame({"id": ids, "sha256": ids}), vectors)
-
-
-def _changed(items: Items, vectors: Floats) -> Items:
-    """The same items, some at equal intervals with another image."""
-    positions = np.linspace(0, len(items) - 1, len(vectors)).astype(np.int64)
-    sha256 = items.keys["sha256"].to_numpy().copy()
-    sha256[positions] = [f"changed {position}" for position in positions]
-    changed = items.vectors.copy()
-    changed[positions] = vectors
-    return Items(items.keys.with_columns(pl.Series("sha256", sha256, pl.String)), changed)
 
 
 def _ratios(taken: Mapping[str, float]) -> dict[str, float]:
