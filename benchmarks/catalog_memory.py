@@ -48,6 +48,7 @@ _BYTES_PER_APPEND = 10 * 2**20
 NAME, _ENCODER = "shop", "f" * 16
 # Of the images of the catalog, one in so many is a near copy of the one before.
 _COPIES = 100
+UPDATE = "update"
 _ROWS_PER_SHARD = 10_000
 _THRESHOLD = 0.99
 
@@ -64,6 +65,8 @@ def main() -> None:
             in_process(processes, _fill, Path(folder), rows, options.dim)
             size = 4 * rows * options.dim
             for step in options.steps:
+                if step == UPDATE:
+                    in_process(processes, change_ids, Path(folder))
                 start, peak, seconds = in_process(processes, _measured, Path(folder), step)
                 print(
                     f"{rows:>9,} x {options.dim}, {size / 2**20:.0f} MiB of vectors: {step} "
@@ -168,8 +171,9 @@ def _build(store: Store) -> None:
     IndexStage(store, NAME).run()
 
 
-def update_index(store: Store) -> None:
+def change_ids(folder: Path) -> None:
     """A hundredth of the items get other ids."""
+    store = Store.open(folder)
     table = embeddings_table(store, NAME)
     latest = table.latest()
     if latest is None:
@@ -182,7 +186,6 @@ def update_index(store: Store) -> None:
     files = _in_shards(table, changed)
     properties = latest.properties
     table.commit(lambda _: PendingCommit(files, {"images": 2}, properties))
-    IndexStage(store, NAME).run()
 
 
 def _check(store: Store) -> None:
@@ -224,7 +227,7 @@ _STEPS: Mapping[str, Callable[[Store], None]] = {
     "check": _check,
     "threshold": _threshold,
     "groups": find_groups,
-    "update": update_index,
+    UPDATE: _build,
 }
 
 

@@ -25,13 +25,14 @@ from unittest.mock import patch
 
 from benchmarks.catalog_memory import NAME as MANY
 from benchmarks.catalog_memory import (
+    UPDATE,
     Peak,
+    change_ids,
     fill_catalog,
     fill_with_ledger,
     find_groups,
     in_process,
     measured,
-    update_index,
 )
 from imgsim_assets.compute.memory import DEFAULT_BUDGET, use_memory_budget
 from imgsim_assets.index.stage import IndexStage
@@ -74,6 +75,8 @@ def main() -> None:
             size = 4 * options.dim * rows
             steps = [_CUT if options.cut and step == _WHOLE else step for step in options.steps]
             for step in steps:
+                if step == UPDATE:
+                    in_process(processes, change_ids, Path(folder))
                 peak = in_process(
                     processes, _peak_of, Path(folder), step, options.neighbors, options.budget << 20
                 )
@@ -103,7 +106,7 @@ def _peak_of(folder: Path, step: str, neighbors: int, budget: int) -> Peak:
 
 def _run(store: Store, step: str, neighbors: int) -> None:
     settings = MatchSettings(mode="top_k", k=neighbors, threshold=-1)
-    if step == "build":
+    if step in ("build", UPDATE):
         IndexStage(store, MANY).run()
     elif step == _CUT:
         with patch.object(updated_lists, "map_list_blocks", _first_lists), suppress(_CutError):
@@ -117,10 +120,8 @@ def _run(store: Store, step: str, neighbors: int) -> None:
             GraphStage(store, MANY, GraphSettings(k=neighbors)).run()
     elif step == _WHOLE:
         GraphStage(store, MANY, GraphSettings(k=neighbors, method="approximate")).run()
-    elif step == "groups":
-        find_groups(store)
     else:
-        update_index(store)
+        find_groups(store)
 
 
 def _first_lists(*arguments: Any) -> Iterator[Any]:

@@ -182,18 +182,19 @@ class FlatIndex:
     def numbered_parts(self, chosen: Indices | None = None) -> Iterator[tuple[Indices, Floats]]:
         """The vectors of some numbers, by default of all, as `parts` but with their numbers."""
         numbers, offsets = self._layout()
+        is_chosen = np.full(self.next_number, chosen is None)
         if chosen is not None:
-            is_chosen = np.zeros(self.next_number, dtype=bool)
             is_chosen[chosen] = True
-            rows = is_chosen[numbers]
-            numbers, offsets = numbers[rows], offsets[rows]
         rows_per_part = max(1, _BYTES_PER_PART // (4 * self.dim))
-        for run in contiguous_runs(offsets, 4 * self.dim):
-            for start in range(run.start, run.stop, rows_per_part):
-                stop = min(start + rows_per_part, run.stop)
-                vectors = np.empty((stop - start, self.dim), dtype=np.float32)
-                self._read_into(vectors, int(offsets[start]))
-                yield numbers[start:stop], vectors
+        for first in range(0, len(numbers), rows_per_part):
+            of_part = numbers[first : first + rows_per_part]
+            at = offsets[first : first + rows_per_part]
+            rows = is_chosen[of_part]
+            of_part, at = of_part[rows], at[rows]
+            for run in contiguous_runs(at, 4 * self.dim):
+                vectors = np.empty((run.stop - run.start, self.dim), dtype=np.float32)
+                self._read_into(vectors, int(at[run.start]))
+                yield of_part[run], vectors
 
     def vectors_at(self, positions: Indices) -> Floats:
         """The vectors (n, dim) at some positions in `entries`."""
