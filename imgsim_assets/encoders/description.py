@@ -11,7 +11,9 @@ from typing import Any
 from imgsim_assets.encoders import hog_color
 from imgsim_assets.encoders.backbones import BACKBONES
 from imgsim_assets.encoders.settings import (
+    COPY_WEIGHTS,
     HOG_COLOR,
+    IMGSIM_COPY,
     ONNX,
     OPEN_CLIP,
     SSCD,
@@ -58,7 +60,7 @@ def list_encoders(pattern: str = "*") -> list[str]:
     Args:
         pattern: as for file names, such as "timm/*dinov2*".
     """
-    names = [HOG_COLOR, *BACKBONES]
+    names = [IMGSIM_COPY, HOG_COLOR, *BACKBONES]
     if importlib.util.find_spec("timm") is not None and pattern.startswith(("timm", "*")):
         import timm
 
@@ -80,7 +82,7 @@ def pull_encoder(settings: EncoderSettings) -> EncoderDescription:
         from imgsim_assets.encoders.encoder import load_encoder
 
         load_encoder(settings.model_copy(update={"device": "cpu", "precision": "fp32"}))
-    elif settings.library not in (HOG_COLOR, ONNX, SSCD):
+    elif settings.library not in (HOG_COLOR, IMGSIM_COPY, ONNX, SSCD):
         download_snapshot(settings)
     return describe_encoder(settings)
 
@@ -96,6 +98,11 @@ def describe_encoder(settings: EncoderSettings) -> EncoderDescription:
         return EncoderDescription(
             HOG_COLOR, library, hog_color.DIM, hog_color.SIZE, "Apache-2.0", threshold, None, None
         )
+    if library == IMGSIM_COPY:
+        from imgsim_assets.encoders.copy_network import DIM, SIDE
+
+        weights = Path(__file__).with_name(COPY_WEIGHTS)
+        return _describe(settings, library, DIM, SIDE, "Apache-2.0", weights)
     if library == TORCHVISION:
         backbone = BACKBONES[settings.name]
         path = Path(settings.weights_file) if settings.weights_file else _torchvision_file(settings)

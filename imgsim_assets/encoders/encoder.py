@@ -20,7 +20,9 @@ from imgsim_assets.encoders.settings import (
     BF16,
     FACTORY,
     GPU,
+    COPY_WEIGHTS,
     HOG_COLOR,
+    IMGSIM_COPY,
     ONNX,
     OPEN_CLIP,
     SSCD,
@@ -134,6 +136,9 @@ def _model_parts(settings: EncoderSettings, encoder: Encoder | None) -> list[str
             weights = settings.weights or backbone.default_weights
         size = f"{resize} {backbone.input_size(settings.weights)}"
         return ["torchvision", settings.name, weights, size, str(BACKBONE_VERSION)]
+    if settings.library == IMGSIM_COPY:
+        weights = _file_digest(str(Path(__file__).with_name(COPY_WEIGHTS)))
+        return [IMGSIM_COPY, weights, str(LIBRARY_VERSION)]
     if settings.library in (ONNX, SSCD):
         declared = settings.input.model_dump_json() if settings.input else ""
         weights = _file_digest(str(settings.weights_file))

@@ -1,4 +1,4 @@
-"""Encoders of timm, OpenCLIP and transformers, and SSCD's TorchScript."""
+"""imgsim_copy, encoders of timm, OpenCLIP and transformers, and SSCD's TorchScript."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from PIL import Image
 from imgsim_assets.encoders.feature_model import FeatureModel
 from imgsim_assets.encoders.fitted_module import fit_module
 from imgsim_assets.encoders.settings import (
+    IMGSIM_COPY,
     OPEN_CLIP,
     SSCD,
     STRETCH,
@@ -76,7 +77,7 @@ class LibraryEncoder(TorchEncoder):
 
 
 def load_library_encoder(settings: EncoderSettings) -> TorchEncoder:
-    """Load an encoder of another library than torchvision.
+    """Load imgsim_copy, or an encoder of another library than torchvision.
 
     Raises:
         EncoderError: when the library or the weights are missing, or do not fit.
@@ -85,6 +86,10 @@ def load_library_encoder(settings: EncoderSettings) -> TorchEncoder:
 
 
 def _load_model(settings: EncoderSettings) -> FeatureModel:
+    if settings.library == IMGSIM_COPY:
+        from imgsim_assets.encoders.imgsim_copy import load_imgsim_copy
+
+        return load_imgsim_copy()
     if settings.library == SSCD:
         return _load_torchscript(str(settings.weights_file), settings.input)
     if settings.library == OPEN_CLIP:

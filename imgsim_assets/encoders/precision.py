@@ -10,7 +10,7 @@ from __future__ import annotations
 from imgsim_assets.encoders import hardware
 from imgsim_assets.encoders.encoder import fingerprint
 from imgsim_assets.encoders.recorded import FINGERPRINT
-from imgsim_assets.encoders.settings import AUTO, BF16, FP32, HOG_COLOR, EncoderSettings
+from imgsim_assets.encoders.settings import AUTO, BF16, FP32, FP32_ENCODERS, EncoderSettings
 from imgsim_assets.storage.commit import Commit
 from imgsim_assets.storage.store import Store
 
@@ -31,7 +31,7 @@ def resolve_precision(
     """
     if settings.precision != AUTO:
         return settings
-    if settings.factory is not None or settings.name == HOG_COLOR:
+    if settings.factory is not None or settings.library in FP32_ENCODERS:
         return _with_precision(settings, FP32)
     candidates = {
         fingerprint(candidate): candidate

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from imgsim_assets.encoders.backbones import BACKBONES
-from imgsim_assets.encoders.settings import HOG_COLOR, EncoderSettings
+from imgsim_assets.encoders.settings import IMGSIM_COPY, EncoderSettings
 from imgsim_assets.errors import EncoderError, one_line
 
 # These two normalize their input again unless it is declared as normalized with ImageNet's mean
@@ -62,7 +62,7 @@ def _torchvision_model(settings: EncoderSettings) -> nn.Module:
         raise EncoderError(
             f"the weights {weights.name} of {settings.name} cannot be loaded from {weights.url} or "
             f"torch's cache {torch.hub.get_dir()} ({one_line(error)}); set 'weights: PATH' of the "
-            f"encoder to a copy of that file, or use 'encoder: {HOG_COLOR}', which needs none"
+            f"encoder to a copy of that file, or use 'encoder: {IMGSIM_COPY}', whose weights are part of the package"
         ) from error
     return model
 

@@ -15,8 +15,12 @@ from imgsim_assets.encoders.backbones import BACKBONES
 from imgsim_assets.settings import Settings
 
 HOG_COLOR = "hog_color"
+# Its weights are part of the package; see encoders.imgsim_copy.
+IMGSIM_COPY = "imgsim_copy"
+COPY_WEIGHTS = "imgsim_copy.safetensors"
 # As measured; see docs/encoders.md.
 HOG_COLOR_THRESHOLD = 0.9
+IMGSIM_COPY_THRESHOLD = 0.85
 AUTO: Final = "auto"
 RECOMMENDED: Final = "recommended"
 FP32, BF16 = "fp32", "bf16"
@@ -55,6 +59,10 @@ _NAME_FORMS = {
     ),
     LOCAL_DIR: (re.compile(r"local-dir:.+"), "local-dir:FOLDER, such as local-dir:models/dinov3"),
 }
+# Their vectors are the same on every machine but for rounding.
+FP32_ENCODERS = (HOG_COLOR, IMGSIM_COPY)
+_WITHOUT_TRANSFORM = (FACTORY, HOG_COLOR, IMGSIM_COPY, ONNX, SSCD)
+_MEASURED_THRESHOLDS = {HOG_COLOR: HOG_COLOR_THRESHOLD, IMGSIM_COPY: IMGSIM_COPY_THRESHOLD}
 # The kinds of encoders that have a key.
 _KEYS_OF_LIBRARIES: dict[str, tuple[str, ...]] = {
     "weights": (TORCHVISION, FACTORY, ONNX, SSCD),
@@ -79,12 +87,12 @@ class InputSettings(Settings):
 
 
 class EncoderSettings(Settings):
-    """An encoder: hog_color, a model of a library with its weights, or a user's factory."""
+    """An encoder: imgsim_copy, hog_color, a library's model with its weights, or a factory."""
 
     name: str = Field(
         "mobilenet_v3_large",
-        description=f"{HOG_COLOR} (needs no weights), a torchvision classification model such as "
-        "resnet50, timm/NAME.TAG, open_clip/NAME/TAG, transformers/OWNER/NAME, hf-hub:OWNER/NAME, "
+        description=f"{IMGSIM_COPY} (its weights are part of the package), {HOG_COLOR} (needs "
+        "none), a torchvision classification model such as resnet50, timm/NAME.TAG, open_clip/NAME/TAG, transformers/OWNER/NAME, hf-hub:OWNER/NAME, "
         "local-dir:FOLDER, sscd, or any name with an ONNX file as 'weights' or with a 'factory'",
     )
     weights: str | None = Field(
@@ -152,7 +160,7 @@ class EncoderSettings(Settings):
         if self.num_gpus == 0 and self.device == "cuda":
             raise ValueError("num_gpus: 0 leaves no GPU for device cuda; use 'device: cpu'")
         library = self.library
-        if self.resize == WEIGHTS_TRANSFORM and library in (FACTORY, HOG_COLOR, ONNX, SSCD):
+        if self.resize == WEIGHTS_TRANSFORM and library in _WITHOUT_TRANSFORM:
             raise ValueError(f"resize: the weights of {library} have no transform; remove it")
         if self.decode == GPU:
             self._check_gpu_decoding()
@@ -161,8 +169,8 @@ class EncoderSettings(Settings):
             raise ValueError(
                 f"factory: {self.factory!r} is not of the form 'package.module:function'"
             )
-        if library == HOG_COLOR and self.precision == BF16:
-            raise ValueError(f"precision: {HOG_COLOR} computes in fp32 only; remove the key")
+        if library in FP32_ENCODERS and self.precision == BF16:
+            raise ValueError(f"precision: {library} computes in fp32 only; remove the key")
         if library == ONNX and self.precision == BF16:
             raise ValueError("precision: an ONNX file has its own; remove the key")
         if library == SSCD and self.weights is None:
@@ -207,13 +215,13 @@ class EncoderSettings(Settings):
 
     @property
     def library(self) -> str:
-        """The library that runs the model, or hog_color or factory.
+        """The library that runs the model, or hog_color, imgsim_copy or factory.
 
         It is hf-hub or local-dir where the files of the model tell which library it is.
         """
         if self.factory is not None:
             return FACTORY
-        if self.name in (HOG_COLOR, SSCD):
+        if self.name in (HOG_COLOR, IMGSIM_COPY, SSCD):
             return self.name
         if (self.weights or "").endswith(_ONNX_SUFFIX):
             return ONNX
@@ -279,9 +287,9 @@ class EncoderSettings(Settings):
 
         It belongs to a model with its weights and resize; None for one that was not measured.
         """
-        if self.threshold is None and self.library == HOG_COLOR:
-            return HOG_COLOR_THRESHOLD
-        return self.threshold
+        if self.threshold is not None:
+            return self.threshold
+        return _MEASURED_THRESHOLDS.get(self.library)
 
     def describe(self) -> str:
         """The encoder and the settings that were declared, in words for messages."""
@@ -290,7 +298,7 @@ class EncoderSettings(Settings):
         details = [self.weights] if self.weights else []
         details += [f"revision {self.revision}"] if self.revision else []
         details += [f"pool {self.pool}"] if self.pool else []
-        has_precision = self.name != HOG_COLOR and self.precision != AUTO
+        has_precision = self.library not in FP32_ENCODERS and self.precision != AUTO
         details += [self.precision] if has_precision else []
         details += ["its own transform"] if self.resize == WEIGHTS_TRANSFORM else []
         details += ["decoded on a GPU"] if self.decode == GPU else []
@@ -298,10 +306,10 @@ class EncoderSettings(Settings):
 
 
 def _unknown_name(name: str) -> str:
-    close = difflib.get_close_matches(name, [HOG_COLOR, *BACKBONES], n=3)
+    close = difflib.get_close_matches(name, [IMGSIM_COPY, HOG_COLOR, *BACKBONES], n=3)
     hint = f"did you mean {', '.join(close)}? " if close else ""
     return (
-        f"unknown encoder {name!r}: {hint}use {HOG_COLOR}, a torchvision classification model "
+        f"unknown encoder {name!r}: {hint}use {IMGSIM_COPY}, {HOG_COLOR}, a torchvision classification model "
         "such as mobilenet_v3_large or resnet50, a model of another library such as "
         "timm/NAME.TAG or hf-hub:OWNER/NAME, or give a 'factory' of your own"
     )

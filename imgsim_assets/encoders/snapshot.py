@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from imgsim_assets.encoders.settings import (
-    HOG_COLOR,
     HUB,
+    IMGSIM_COPY,
     LOCAL_DIR,
     OPEN_CLIP,
     TIMM,
@@ -118,7 +118,7 @@ def _not_available(settings: EncoderSettings, error: Exception) -> EncoderError:
         f"name: the weights of {settings.name} are not on this machine and cannot be downloaded "
         f"({reason}); where the network allows it, run 'imgsim encoder pull {settings.name}"
         f"{revision}', or copy the model to a folder and use 'local-dir:FOLDER', or use "
-        f"{HOG_COLOR}, which needs no weights"
+        f"{IMGSIM_COPY}, whose weights are part of the package"
     )
 
 

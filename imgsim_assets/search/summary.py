@@ -11,7 +11,7 @@ from html import escape
 from typing import Any
 
 from imgsim_assets.encoders.backbones import BACKBONES
-from imgsim_assets.encoders.settings import HOG_COLOR, TORCHVISION, EncoderSettings
+from imgsim_assets.encoders.settings import HOG_COLOR, IMGSIM_COPY, TORCHVISION, EncoderSettings
 from imgsim_assets.errors import SettingsError
 from imgsim_assets.search.references import References
 from imgsim_assets.text import printable
@@ -69,6 +69,10 @@ def _input_shape(settings: EncoderSettings) -> tuple[int, int, int] | None:
         from imgsim_assets.encoders import hog_color
 
         return (hog_color.SIZE, hog_color.SIZE, 3)
+    if settings.library == IMGSIM_COPY:
+        from imgsim_assets.encoders.copy_network import SIDE
+
+        return (SIDE, SIDE, 3)
     if settings.library == TORCHVISION:
         edge_px = BACKBONES[settings.name].input_size(settings.weights)
     elif settings.input is not None:

@@ -12,11 +12,15 @@ import pytest
 import torch
 import torchvision
 from PIL import Image
+from safetensors.torch import load_file
 
+from imgsim_assets.encoders.copy_network import DIM, SIDE, CopyNetwork
+from imgsim_assets.encoders.settings import COPY_WEIGHTS
 from imgsim_assets_tests.support.images import make_image
 from training.copy_encoder.edits import edited
 from training.copy_encoder.images import batch_of_step
-from training.copy_encoder.model import DIM, SIDE, CopyNetwork
+from training.copy_encoder.export import export
+from training.copy_encoder.model import start_as_whitening
 from training.copy_encoder.train import Training, losses
 
 
@@ -54,7 +58,7 @@ def test_the_head_starts_as_the_whitening_of_its_sample() -> None:
     network = CopyNetwork()
     sample = torch.randn(600, 1280, generator=torch.Generator().manual_seed(0))
 
-    network.start_as_whitening(sample)
+    start_as_whitening(network, sample)
 
     white = network.head(sample).detach()
     covariance = np.cov(white.numpy().T)
@@ -92,3 +96,18 @@ def test_a_run_that_goes_on_at_a_checkpoint_equals_one_that_was_not_interrupted(
     whole, interrupted = run(lambda training: training), run(resumed)
 
     assert all(torch.equal(whole[key], interrupted[key]) for key in whole)
+
+
+def test_exported_weights_are_those_of_the_training_in_half_precision(tmp_path: Path) -> None:
+    network = CopyNetwork().eval()
+    torch.save(network.state_dict(), tmp_path / "average.pt")
+
+    export(tmp_path / "average.pt", tmp_path / COPY_WEIGHTS)
+
+    other = CopyNetwork().eval()
+    stored = load_file(tmp_path / COPY_WEIGHTS)
+    other.load_state_dict({name: part.to(network.state_dict()[name]) for name, part in stored.items()})
+    batch = torch.randn(4, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        assert (network(batch) * other(batch)).sum(dim=1).min() > 0.999
+    assert (tmp_path / COPY_WEIGHTS).stat().st_size <= 6_000_000

@@ -15,7 +15,7 @@ from PIL import Image
 
 from benchmarks.image_split import Part, image_names
 from training.copy_encoder.edits import edited
-from training.copy_encoder.model import SIDE
+from imgsim_assets.encoders.copy_network import SIDE
 
 # The longer edge of an image in memory.
 STORED_SIDE = 224

@@ -23,8 +23,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from imgsim_assets.encoders.copy_network import CopyNetwork
 from training.copy_encoder.images import batch_of_step, read_images, stretched, to_input
-from training.copy_encoder.model import CopyNetwork
+from training.copy_encoder.model import load_published, start_as_whitening
 
 TEMPERATURE = 0.05
 SPREAD_WEIGHT = 0.3
@@ -79,7 +80,7 @@ class Training:
 
     def __init__(self, weights: Path, steps: int) -> None:
         self.network = CopyNetwork().to(memory_format=torch.channels_last)
-        self.network.load_published(weights)
+        load_published(self.network, weights)
         self.average = copy.deepcopy(self.network).eval()
         self.step = 0
         self._steps = steps
@@ -102,7 +103,7 @@ class Training:
                 self.network.pooled(to_input(sample[at : at + 64]))
                 for at in range(0, len(sample), 64)
             ]
-        self.network.start_as_whitening(torch.cat(rows))
+        start_as_whitening(self.network, torch.cat(rows))
         self.average.load_state_dict(self.network.state_dict())
 
     def train(self, plain: torch.Tensor, copies: torch.Tensor) -> str:
