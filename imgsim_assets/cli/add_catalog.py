@@ -38,7 +38,7 @@ Examples:
 @click.argument("source")
 @click.option("--name", help="Name of the catalog.  [default: from the file's name]")
 @source_options
-@click.option("--encoder", metavar="NAME", help="As in YAML.  [default: mobilenet_v3_large]")
+@click.option("--encoder", metavar="NAME", help="As in YAML.  [default: imgsim_copy]")
 @click.option("--shards", type=int, help="Number of partitions.  [default: 4]")
 @click.option("--defs", metavar="FOLDER", help="The project's defs folder.  [default: detected]")
 @options.json_option

@@ -17,7 +17,7 @@ from imgsim_assets.cli.option_names import options_by_key, with_options
 from imgsim_assets.cli.output_paths import check_outputs
 from imgsim_assets.compute.settings import RAY_ADDRESS, ComputeSettings, EngineName
 from imgsim_assets.download.settings import DownloadSettings
-from imgsim_assets.encoders.settings import EncoderSettings
+from imgsim_assets.encoders.settings import DEFAULT_ENCODER, EncoderSettings
 from imgsim_assets.settings import Settings
 from imgsim_assets.storage.project import (
     declared_store,
@@ -212,10 +212,10 @@ encoder_options = option_group(
     click.option(
         "--encoder",
         metavar="NAME",
-        default="mobilenet_v3_large",
+        default=DEFAULT_ENCODER,
         callback=allow_working_directory,
         show_default=True,
-        help="hog_color (needs no weights), a torchvision model, or module:function.",
+        help="imgsim_copy or hog_color (which need no download), a torchvision model, or module:function.",
     ),
     click.option(
         "--encoder-version",

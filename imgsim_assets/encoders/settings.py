@@ -18,6 +18,7 @@ HOG_COLOR = "hog_color"
 # Its weights are part of the package; see encoders.imgsim_copy.
 IMGSIM_COPY = "imgsim_copy"
 COPY_WEIGHTS = "imgsim_copy.safetensors"
+DEFAULT_ENCODER: Final = IMGSIM_COPY
 # As measured; see docs/encoders.md.
 HOG_COLOR_THRESHOLD = 0.9
 IMGSIM_COPY_THRESHOLD = 0.85
@@ -90,7 +91,7 @@ class EncoderSettings(Settings):
     """An encoder: imgsim_copy, hog_color, a library's model with its weights, or a factory."""
 
     name: str = Field(
-        "mobilenet_v3_large",
+        DEFAULT_ENCODER,
         description=f"{IMGSIM_COPY} (its weights are part of the package), {HOG_COLOR} (needs "
         "none), a torchvision classification model such as resnet50, timm/NAME.TAG, open_clip/NAME/TAG, transformers/OWNER/NAME, hf-hub:OWNER/NAME, "
         "local-dir:FOLDER, sscd, or any name with an ONNX file as 'weights' or with a 'factory'",

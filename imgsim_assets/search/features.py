@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from imgsim_assets.download.settings import DownloadSettings
-from imgsim_assets.encoders.settings import EncoderSettings
+from imgsim_assets.encoders.settings import DEFAULT_ENCODER, EncoderSettings
 from imgsim_assets.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def extract_features(
     images: Any,
-    encoder: str | EncoderSettings | Mapping[str, Any] = "mobilenet_v3_large",
+    encoder: str | EncoderSettings | Mapping[str, Any] = DEFAULT_ENCODER,
     *,
     feature: str | None = None,
     normalize: bool = True,

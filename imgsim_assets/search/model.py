@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from imgsim_assets.download.settings import DownloadSettings
-from imgsim_assets.encoders.settings import EncoderSettings
+from imgsim_assets.encoders.settings import DEFAULT_ENCODER, EncoderSettings
 from imgsim_assets.errors import SettingsError
 from imgsim_assets.text import counted
 
@@ -49,7 +49,7 @@ class ImageSimilarityModel:
         dataset: Any,
         label: str | None = None,
         feature: str | None = None,
-        encoder: str | EncoderSettings | Mapping[str, Any] = "mobilenet_v3_large",
+        encoder: str | EncoderSettings | Mapping[str, Any] = DEFAULT_ENCODER,
         batch_size: int | None = None,
         progress: bool = True,
         *,

@@ -18,11 +18,11 @@ def test_encoder_may_be_declared_by_name_only() -> None:
     assert choice.validate_python({"name": "resnet50", "device": "cpu"}).device == "cpu"
 
 
-def test_default_encoder_is_mobilenet_v3_large() -> None:
+def test_default_encoder_needs_no_download() -> None:
     settings = EncoderSettings()
 
     assert (settings.name, settings.weights, settings.device) == (
-        "mobilenet_v3_large",
+        "imgsim_copy",
         None,
         "auto",
     )
@@ -86,9 +86,18 @@ def test_name_of_published_weights_is_not_a_file() -> None:
         ({"decode": "cuda"}, "decode"),
         ({"name": "hog_color", "decode": "gpu"}, "decode: a GPU prepares images for torch"),
         ({"factory": FACTORY, "decode": "gpu"}, "decode: a GPU prepares images for torch"),
-        ({"resize": "weights_transform", "decode": "gpu"}, "models with 'resize: stretch' only"),
-        ({"device": "cpu", "decode": "gpu"}, "decode: images are decoded on the GPU that"),
-        ({"num_gpus": 0, "decode": "gpu"}, "decode: images are decoded on the GPU that"),
+        (
+            {"name": "resnet50", "resize": "weights_transform", "decode": "gpu"},
+            "models with 'resize: stretch' only",
+        ),
+        (
+            {"name": "resnet50", "device": "cpu", "decode": "gpu"},
+            "decode: images are decoded on the GPU that",
+        ),
+        (
+            {"name": "resnet50", "num_gpus": 0, "decode": "gpu"},
+            "decode: images are decoded on the GPU that",
+        ),
     ],
 )
 def test_invalid_combination_is_rejected_with_key_and_reason(
@@ -214,7 +223,9 @@ def test_describe_names_precision_and_resize() -> None:
 
     assert chosen.describe() == "resnet50 (bf16, its own transform)"
     assert EncoderSettings(name="hog_color", precision="fp32").describe() == "hog_color"
-    assert EncoderSettings(decode="gpu").describe() == "mobilenet_v3_large (decoded on a GPU)"
+    assert (
+        EncoderSettings(name="resnet50", decode="gpu").describe() == "resnet50 (decoded on a GPU)"
+    )
 
 
 def test_describe_names_factory() -> None:

@@ -106,7 +106,9 @@ def test_exported_weights_are_those_of_the_training_in_half_precision(tmp_path: 
 
     other = CopyNetwork().eval()
     stored = load_file(tmp_path / COPY_WEIGHTS)
-    other.load_state_dict({name: part.to(network.state_dict()[name]) for name, part in stored.items()})
+    other.load_state_dict(
+        {name: part.to(network.state_dict()[name]) for name, part in stored.items()}
+    )
     batch = torch.randn(4, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         assert (network(batch) * other(batch)).sum(dim=1).min() > 0.999

@@ -1,6 +1,6 @@
 """Writes trained weights as the package ships them: safetensors with matrices in half precision.
 
-    python -m training.copy_encoder.export /tmp/copy_encoder/average.pt imgsim_copy.safetensors
+python -m training.copy_encoder.export /tmp/copy_encoder/average.pt imgsim_copy.safetensors
 """
 
 from __future__ import annotations
