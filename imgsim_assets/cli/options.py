@@ -215,7 +215,8 @@ encoder_options = option_group(
         default=DEFAULT_ENCODER,
         callback=allow_working_directory,
         show_default=True,
-        help="imgsim_copy or hog_color (which need no download), a torchvision model, or module:function.",
+        help="imgsim_copy, hog_color, a model of torchvision or of another library, or "
+        "module:function.",
     ),
     click.option(
         "--encoder-version",

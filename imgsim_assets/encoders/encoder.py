@@ -18,9 +18,9 @@ from imgsim_assets.encoders import hardware, hog_color
 from imgsim_assets.encoders.backbones import BACKBONES
 from imgsim_assets.encoders.settings import (
     BF16,
+    COPY_WEIGHTS,
     FACTORY,
     GPU,
-    COPY_WEIGHTS,
     HOG_COLOR,
     IMGSIM_COPY,
     ONNX,

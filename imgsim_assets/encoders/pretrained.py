@@ -62,7 +62,8 @@ def _torchvision_model(settings: EncoderSettings) -> nn.Module:
         raise EncoderError(
             f"the weights {weights.name} of {settings.name} cannot be loaded from {weights.url} or "
             f"torch's cache {torch.hub.get_dir()} ({one_line(error)}); set 'weights: PATH' of the "
-            f"encoder to a copy of that file, or use 'encoder: {IMGSIM_COPY}', whose weights are part of the package"
+            f"encoder to a copy of that file, or use 'encoder: {IMGSIM_COPY}', whose weights are "
+            "part of the package"
         ) from error
     return model
 

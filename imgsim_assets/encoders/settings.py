@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -19,6 +20,8 @@ HOG_COLOR = "hog_color"
 IMGSIM_COPY = "imgsim_copy"
 COPY_WEIGHTS = "imgsim_copy.safetensors"
 DEFAULT_ENCODER: Final = IMGSIM_COPY
+# Fingerprints of factories contain a name; this was the default of stored vectors.
+_UNNAMED_FACTORY = "mobilenet_v3_large"
 # As measured; see docs/encoders.md.
 HOG_COLOR_THRESHOLD = 0.9
 IMGSIM_COPY_THRESHOLD = 0.85
@@ -93,7 +96,8 @@ class EncoderSettings(Settings):
     name: str = Field(
         DEFAULT_ENCODER,
         description=f"{IMGSIM_COPY} (its weights are part of the package), {HOG_COLOR} (needs "
-        "none), a torchvision classification model such as resnet50, timm/NAME.TAG, open_clip/NAME/TAG, transformers/OWNER/NAME, hf-hub:OWNER/NAME, "
+        "none), a torchvision classification model such as resnet50, timm/NAME.TAG, "
+        "open_clip/NAME/TAG, transformers/OWNER/NAME, hf-hub:OWNER/NAME, "
         "local-dir:FOLDER, sscd, or any name with an ONNX file as 'weights' or with a 'factory'",
     )
     weights: str | None = Field(
@@ -153,6 +157,13 @@ class EncoderSettings(Settings):
         None, ge=1, le=4096, description="images per forward pass; default: by the device"
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _name_of_factory(cls, values: Any) -> Any:
+        if isinstance(values, Mapping) and values.get("factory") is not None:
+            return {"name": _UNNAMED_FACTORY, **values}
+        return values
+
     @model_validator(mode="after")
     def _check_combination(self) -> EncoderSettings:
         require_device_name(self.device)
@@ -187,9 +198,8 @@ class EncoderSettings(Settings):
         for key, libraries in _KEYS_OF_LIBRARIES.items():
             is_declared = getattr(self, key) not in (None, {})
             if is_declared and library not in libraries:
-                raise ValueError(
-                    f"{key}: {library} has none, only {' or '.join(libraries)}; remove the key"
-                )
+                fix = "remove the key" if "name" in self.model_fields_set else "add 'name'"
+                raise ValueError(f"{key}: {library} has none, only {' or '.join(libraries)}; {fix}")
 
     def _check_torchvision(self) -> None:
         if self.name not in BACKBONES:
@@ -222,10 +232,12 @@ class EncoderSettings(Settings):
         """
         if self.factory is not None:
             return FACTORY
-        if self.name in (HOG_COLOR, IMGSIM_COPY, SSCD):
+        if self.name in (HOG_COLOR, SSCD):
             return self.name
         if (self.weights or "").endswith(_ONNX_SUFFIX):
             return ONNX
+        if self.name == IMGSIM_COPY:
+            return IMGSIM_COPY
         prefix = re.split(r"[/:]", self.name, maxsplit=1)[0]
         return prefix if prefix in _NAME_FORMS and prefix != self.name else TORCHVISION
 
@@ -295,7 +307,8 @@ class EncoderSettings(Settings):
     def describe(self) -> str:
         """The encoder and the settings that were declared, in words for messages."""
         if self.factory is not None:
-            return f"{self.factory} ({self.name}, version {self.version or 'not declared'})"
+            name = "" if self.name == _UNNAMED_FACTORY else f"{self.name}, "
+            return f"{self.factory} ({name}version {self.version or 'not declared'})"
         details = [self.weights] if self.weights else []
         details += [f"revision {self.revision}"] if self.revision else []
         details += [f"pool {self.pool}"] if self.pool else []
@@ -310,9 +323,9 @@ def _unknown_name(name: str) -> str:
     close = difflib.get_close_matches(name, [IMGSIM_COPY, HOG_COLOR, *BACKBONES], n=3)
     hint = f"did you mean {', '.join(close)}? " if close else ""
     return (
-        f"unknown encoder {name!r}: {hint}use {IMGSIM_COPY}, {HOG_COLOR}, a torchvision classification model "
-        "such as mobilenet_v3_large or resnet50, a model of another library such as "
-        "timm/NAME.TAG or hf-hub:OWNER/NAME, or give a 'factory' of your own"
+        f"unknown encoder {name!r}: {hint}use {IMGSIM_COPY}, {HOG_COLOR}, a torchvision "
+        "classification model such as mobilenet_v3_large or resnet50, a model of another library "
+        "such as timm/NAME.TAG or hf-hub:OWNER/NAME, or give a 'factory' of your own"
     )
 
 

@@ -18,8 +18,8 @@ from imgsim_assets.encoders.copy_network import DIM, SIDE, CopyNetwork
 from imgsim_assets.encoders.settings import COPY_WEIGHTS
 from imgsim_assets_tests.support.images import make_image
 from training.copy_encoder.edits import edited
-from training.copy_encoder.images import batch_of_step
 from training.copy_encoder.export import export
+from training.copy_encoder.images import batch_of_step
 from training.copy_encoder.model import start_as_whitening
 from training.copy_encoder.train import Training, losses
 

@@ -29,7 +29,7 @@ def edited(
         (0.08, _quarter_turn),
         (0.25, _rotate),
         (0.2, _perspective),
-        (0.25, _write),
+        (0.3, _write),
         (0.2, _banner),
         (0.5, _colors),
         (0.15, _gray),
@@ -37,11 +37,11 @@ def edited(
         if rng.random() < probability:
             image = edit(image, rng)
     surroundings = rng.random()
-    if surroundings < 0.15:
+    if surroundings < 0.12:
         image = _pad(image, rng)
-    elif surroundings < 0.35:
+    elif surroundings < 0.32:
         image = _screenshot(image, rng)
-    elif surroundings < 0.55:
+    elif surroundings < 0.57:
         image = _collage(image, others, rng)
     for probability, edit in ((0.2, _blur), (0.25, _shrink), (0.5, _jpeg), (0.15, _noise)):
         if rng.random() < probability:
@@ -97,10 +97,11 @@ def _perspective(image: Image.Image, rng: random.Random) -> Image.Image:
 def _write(image: Image.Image, rng: random.Random) -> Image.Image:
     image = image.copy()
     draw = ImageDraw.Draw(image)
-    for _ in range(rng.randint(1, 3)):
+    for _ in range(rng.randint(1, 4)):
         at = (rng.uniform(0, 0.6) * image.width, rng.uniform(0, 0.9) * image.height)
-        size = max(8, round(image.width * rng.uniform(0.07, 0.18)))
-        draw.text(at, rng.choice(_WORDS), fill=_color(rng), font_size=size)
+        size = max(8, round(image.width * rng.uniform(0.07, 0.2)))
+        edge = {"stroke_width": 1, "stroke_fill": _color(rng)} if rng.random() < 0.5 else {}
+        draw.text(at, rng.choice(_WORDS), fill=_color(rng), font_size=size, **edge)
     return image
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import random
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +15,6 @@ from PIL import Image
 
 from benchmarks.image_split import Part, image_names
 from training.copy_encoder.edits import edited
-from imgsim_assets.encoders.copy_network import SIDE
 
 # The longer edge of an image in memory.
 STORED_SIDE = 224
@@ -45,31 +44,36 @@ def _reduced(data: bytes) -> Image.Image:
     return image
 
 
-def stretched(image: Image.Image) -> np.ndarray:
-    """The whole image as (SIDE, SIDE, 3) uint8."""
-    return np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BILINEAR, reducing_gap=3.0))
+def stretched(image: Image.Image, side: int) -> np.ndarray:
+    """The whole image as (side, side, 3) uint8."""
+    return np.asarray(image.resize((side, side), Image.Resampling.BILINEAR, reducing_gap=3.0))
 
 
 def to_input(images: Sequence[np.ndarray]) -> torch.Tensor:
-    """Stretched images as the network's input (n, 3, SIDE, SIDE)."""
+    """Stretched images as the network's input (n, 3, side, side)."""
     batch = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float().div(255)
     return ((batch - _MEAN) / _STD).contiguous(memory_format=torch.channels_last)
 
 
 def batch_of_step(
-    images: Sequence[Image.Image], step: int, size: int, seed: int
+    images: Sequence[Image.Image],
+    order: Callable[[int], Sequence[int]],
+    step: int,
+    side: int,
+    seed: int,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The plain images of a step and their edited copies, two inputs of `size` images.
+    """The plain images of a step and their edited copies, two inputs of as many images.
 
-    Each epoch takes every image once, in a seeded order.
+    Args:
+        images: all images.
+        order: the numbers of the images of a step.
+        step: number of the step.
+        side: of the inputs, in pixels.
+        seed: decides the edits.
     """
-    per_epoch = len(images) // size
-    epoch, position = divmod(step, per_epoch)
-    order = random.Random(f"{seed} {epoch}").sample(range(len(images)), len(images))
-    chosen = order[position * size : (position + 1) * size]
     plain, copies = [], []
-    for number in chosen:
+    for number in order(step):
         rng = random.Random(f"{seed} {step} {number}")
-        plain.append(stretched(images[number]))
-        copies.append(stretched(edited(images[number], partial(rng.choice, images), rng)))
+        plain.append(stretched(images[number], side))
+        copies.append(stretched(edited(images[number], partial(rng.choice, images), rng), side))
     return to_input(plain), to_input(copies)

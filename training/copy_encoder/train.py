@@ -23,12 +23,12 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from imgsim_assets.encoders.copy_network import CopyNetwork
+from imgsim_assets.encoders.copy_network import SIDE, CopyNetwork
 from training.copy_encoder.images import batch_of_step, read_images, stretched, to_input
 from training.copy_encoder.model import load_published, start_as_whitening
+from training.copy_encoder.order import NeighborOrder, RandomOrder
 
 TEMPERATURE = 0.05
-SPREAD_WEIGHT = 0.3
 BODY_RATE, HEAD_RATE = 1e-4, 5e-4
 WARM_UP_STEPS = 50
 AVERAGE_DECAY = 0.995
@@ -42,6 +42,10 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, required=True, help="MobileNetV2's state dict")
     parser.add_argument("--work", type=Path, required=True, help="folder of the checkpoint")
     parser.add_argument("--all", action="store_true", help="also the images kept for reporting")
+    parser.add_argument("--start", type=Path, help="weights of an earlier run, else published ones")
+    parser.add_argument("--group", type=int, default=1, help="nearest images in a batch together")
+    parser.add_argument("--side", type=int, default=SIDE, help="of the input, in pixels")
+    parser.add_argument("--spread", type=float, default=0.3, help="weight of the spreading term")
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--batch", type=int, default=64, help="images per step")
     parser.add_argument("--seed", type=int, default=0)
@@ -50,17 +54,20 @@ def main() -> None:
     images = read_images(options.images, None if options.all else "tuning")
     print(f"{len(images)} images", flush=True)
     torch.manual_seed(options.seed)
-    training = Training(options.weights, options.steps)
+    training = Training(options.weights, options.steps, options.spread)
+    if options.start:
+        training.start(options.start)
+    else:
+        sample = random.Random(options.seed).sample(images, _WHITENING_SAMPLE)
+        training.whiten([stretched(image, options.side) for image in sample])
+    order = _order(training, images, options)
     checkpoint = options.work / "checkpoint.pt"
     if checkpoint.exists():
         training.load(checkpoint)
-    else:
-        sample = random.Random(options.seed).sample(images, _WHITENING_SAMPLE)
-        training.whiten([stretched(image) for image in sample])
     with ThreadPoolExecutor(1) as loader:
 
         def load(step: int) -> Any:
-            return loader.submit(batch_of_step, images, step, options.batch, options.seed)
+            return loader.submit(batch_of_step, images, order, step, options.side, options.seed)
 
         following = load(training.step)
         while training.step < options.steps:
@@ -75,15 +82,23 @@ def main() -> None:
                 torch.save(training.average.state_dict(), options.work / "average.pt")
 
 
+def _order(training: Training, images: list[Any], options: argparse.Namespace) -> Any:
+    if options.group == 1:
+        return RandomOrder(len(images), options.batch, options.seed)
+    rows = training.rows([stretched(image, options.side) for image in images])
+    return NeighborOrder(rows, options.batch, options.group, options.seed)
+
+
 class Training:
     """The network, its optimizer and the moving average of its weights."""
 
-    def __init__(self, weights: Path, steps: int) -> None:
+    def __init__(self, weights: Path, steps: int, spread: float) -> None:
         self.network = CopyNetwork().to(memory_format=torch.channels_last)
         load_published(self.network, weights)
         self.average = copy.deepcopy(self.network).eval()
         self.step = 0
         self._steps = steps
+        self._spread = spread
         self._optimizer = torch.optim.AdamW(
             [
                 {"params": [*self.network.features.parameters()], "rate": BODY_RATE},
@@ -93,6 +108,20 @@ class Training:
                 },
             ],
             weight_decay=0.01,
+        )
+
+    def start(self, weights: Path) -> None:
+        """Start from the weights of an earlier run."""
+        state = torch.load(weights, map_location="cpu", weights_only=True)
+        self.network.load_state_dict(state)
+        self.average.load_state_dict(state)
+
+    @torch.inference_mode()
+    def rows(self, images: list[Any]) -> torch.Tensor:
+        """Unit rows (n, d) of stretched images."""
+        self.average.eval()
+        return torch.cat(
+            [self.average(to_input(images[at : at + 64])) for at in range(0, len(images), 64)]
         )
 
     def whiten(self, sample: list[Any]) -> None:
@@ -118,7 +147,7 @@ class Training:
             rows = self.network(torch.cat([plain, copies]))
         contrast, spread = losses(*rows.float().chunk(2))
         self._optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(contrast + SPREAD_WEIGHT * spread)
+        torch.autograd.backward(contrast + self._spread * spread)
         nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
         self._optimizer.step()
         self.step += 1
