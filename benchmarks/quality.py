@@ -26,10 +26,12 @@ from PIL import Image
 from benchmarks import limits
 from benchmarks.image_pool import CachedEncoder, Pool
 from benchmarks.image_split import Part
-from imgsim_assets.encoders.settings import EncoderSettings
+from imgsim_assets.encoders.settings import IMGSIM_COPY, EncoderSettings
 from imgsim_assets.images.perturbations import PERTURBATIONS, perturb
 
 PART: Part = "reporting"
+# Loads other weights of `imgsim_copy` than those of the package, which know the images.
+TRAINED = "training.copy_encoder.trained:make"
 PAIR_BUDGETS = (10, 100, 1000)
 ITEM_BUDGETS = (0.05, 0.01)
 THRESHOLDS = (0.7, 0.75, 0.8, 0.845, 0.875, 0.9, 0.925, 0.95, 0.975)
@@ -116,13 +118,18 @@ def main() -> None:
     measured, encoders = [], []
     for text in args.encoder:
         name, _, weights = text.partition("=")
-        settings = EncoderSettings(name=name, weights=weights or None)
+        settings = _settings(name, weights or None)
         encoders.append(settings)
         print(f"- {described(settings)}")
         for archive in args.images:
             encoder = CachedEncoder(settings, args.work)
             measured.append(measure(encoder, archive, args.originals))
     print("\n".join([*tables(measured), "\n### limits\n", *limits.table(encoders)]))
+
+
+def _settings(name: str, weights: str | None) -> EncoderSettings:
+    trained = TRAINED if name == IMGSIM_COPY and weights is not None else None
+    return EncoderSettings(name=name, weights=weights, factory=trained)
 
 
 def described(settings: EncoderSettings) -> str:

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional
 
 DIM = 256
-SIDE = 144
+SIDE = 208
 _FEATURES = 1280
 _MIN_ACTIVATION = 1e-6
 

@@ -17,13 +17,17 @@ from imgsim_assets.encoders.settings import COPY_WEIGHTS, InputSettings
 WEIGHTS: Final = Path(__file__).with_name(COPY_WEIGHTS)
 
 
-def load_imgsim_copy() -> FeatureModel:
-    """The network with its weights."""
+def load_imgsim_copy(weights: Path = WEIGHTS) -> FeatureModel:
+    """The network with its weights.
+
+    Args:
+        weights: file of `training.copy_encoder.export`; default: the one of the package.
+    """
     network = CopyNetwork()
     # Matrices are stored as float16.
     parts = {
         name: part.float() if part.is_floating_point() else part
-        for name, part in load_file(WEIGHTS).items()
+        for name, part in load_file(weights).items()
     }
     network.load_state_dict(parts)
     as_for_imagenet = InputSettings()

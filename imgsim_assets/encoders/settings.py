@@ -24,7 +24,7 @@ DEFAULT_ENCODER: Final = IMGSIM_COPY
 _UNNAMED_FACTORY = "mobilenet_v3_large"
 # As measured; see docs/encoders.md.
 HOG_COLOR_THRESHOLD = 0.9
-IMGSIM_COPY_THRESHOLD = 0.85
+IMGSIM_COPY_THRESHOLD = 0.8
 AUTO: Final = "auto"
 RECOMMENDED: Final = "recommended"
 FP32, BF16 = "fp32", "bf16"

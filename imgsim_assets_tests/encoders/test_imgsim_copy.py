@@ -10,7 +10,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from imgsim_assets.encoders import encoder as encoder_module
-from imgsim_assets.encoders import fitted_module
+from imgsim_assets.encoders import fused_convolution, linear_fusion
 from imgsim_assets.encoders.description import describe_encoder
 from imgsim_assets.encoders.encoder import fingerprint, load_encoder
 from imgsim_assets.encoders.settings import COPY_WEIGHTS, EncoderSettings
@@ -56,8 +56,8 @@ def test_strongly_edited_copies_are_nearest_to_their_original() -> None:
 
 def test_vectors_do_not_depend_on_the_fusion_of_layers(monkeypatch: pytest.MonkeyPatch) -> None:
     fused = _vectors([make_image(seed) for seed in range(4)])
-    for name in ("can_fuse_activations", "can_fuse_linear_layers"):
-        monkeypatch.setattr(fitted_module, name, lambda *_: False)
+    for module in (fused_convolution, linear_fusion):
+        monkeypatch.setattr(module, "agrees_with_torch", lambda *_: False)
 
     plain = _vectors([make_image(seed) for seed in range(4)])
 
@@ -88,7 +88,7 @@ def test_key_that_it_does_not_have_is_rejected(key: str, value: str, message: st
 def test_description_names_the_weights_of_the_package() -> None:
     description = describe_encoder(_SETTINGS)
 
-    assert (description.dim, description.side) == (256, 144)
+    assert (description.dim, description.side) == (256, 208)
     assert description.license == "Apache-2.0"
     assert Path(str(description.weights)).name == COPY_WEIGHTS
     assert description.threshold == _SETTINGS.recommended_threshold

@@ -5,7 +5,9 @@ over the batch plus a term that spreads the descriptors, GeM pooling and whiteni
 count are a moving average over the steps. An interrupted run goes on at its last checkpoint.
 
     python -m training.copy_encoder.train --images caltech101.tar clothing.tar groceries.tar \
-        --weights mobilenet_v2.pth --work /tmp/copy_encoder
+        --weights mobilenet_v2.pth --work /tmp/copy_encoder --side 144
+
+`README.md` beside this file has the runs that made the weights of the package.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from imgsim_assets.encoders.copy_network import SIDE, CopyNetwork
+from imgsim_assets.encoders.copy_network import CopyNetwork
 from training.copy_encoder.images import batch_of_step, read_images, stretched, to_input
 from training.copy_encoder.model import load_published, start_as_whitening
 from training.copy_encoder.order import NeighborOrder, RandomOrder
@@ -44,7 +46,7 @@ def main() -> None:
     parser.add_argument("--all", action="store_true", help="also the images kept for reporting")
     parser.add_argument("--start", type=Path, help="weights of an earlier run, else published ones")
     parser.add_argument("--group", type=int, default=1, help="nearest images in a batch together")
-    parser.add_argument("--side", type=int, default=SIDE, help="of the input, in pixels")
+    parser.add_argument("--side", type=int, default=176, help="of the input, in pixels")
     parser.add_argument("--spread", type=float, default=0.3, help="weight of the spreading term")
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--batch", type=int, default=64, help="images per step")
