@@ -100,8 +100,15 @@ def _write(image: Image.Image, rng: random.Random) -> Image.Image:
     for _ in range(rng.randint(1, 4)):
         at = (rng.uniform(0, 0.6) * image.width, rng.uniform(0, 0.9) * image.height)
         size = max(8, round(image.width * rng.uniform(0.07, 0.2)))
-        edge = {"stroke_width": 1, "stroke_fill": _color(rng)} if rng.random() < 0.5 else {}
-        draw.text(at, rng.choice(_WORDS), fill=_color(rng), font_size=size, **edge)
+        edge = _color(rng) if rng.random() < 0.5 else None
+        draw.text(
+            at,
+            rng.choice(_WORDS),
+            fill=_color(rng),
+            font_size=size,
+            stroke_width=int(edge is not None),
+            stroke_fill=edge,
+        )
     return image
 
 
