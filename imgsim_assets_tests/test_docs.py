@@ -174,7 +174,7 @@ def test_encoders_of_encoders_page_are_valid_settings() -> None:
 
     declared = [yaml.safe_load(line)["encoder"] for line in lines]
 
-    assert len(declared) == 13
+    assert len(declared) == 14
     for encoder in declared:
         EncoderSettings.model_validate({"name": encoder} if isinstance(encoder, str) else encoder)
 

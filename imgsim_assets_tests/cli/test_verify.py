@@ -46,7 +46,8 @@ def test_verify_finds_a_flipped_byte(shell: Shell, web: Web, kind: str) -> None:
     assert versions(shell.store) == before
     assert result.code == printed.code == 3
     assert any(damaged.name in problem["message"] for problem in result.json["problems"])
-    assert "problems" in printed.out.splitlines()[-1]
+    count = len(result.json["problems"])
+    assert printed.out.splitlines()[-1] == ("1 problem" if count == 1 else f"{count} problems")
 
 
 def test_verify_finds_damaged_and_missing_images(shell: Shell) -> None:

@@ -283,7 +283,7 @@ def test_failed_download_message_names_both_fixes(
     assert "IMAGENET1K_V1 of squeezenet1_1" in message
     assert "https://download.pytorch.org/models/squeezenet1_1" in message
     assert "weights: PATH" in message
-    assert "encoder: hog_color" in message
+    assert "encoder: imgsim_copy" in message
 
 
 def test_damaged_download_is_named_in_error(without_network: Path) -> None:
