@@ -8,6 +8,11 @@ import dagster as dg
 
 
 @cache
+def warn_once(message: str) -> None:
+    """Log a warning, once in a process: `dg check defs` loads twice."""
+    dg.get_dagster_logger().warning(message)
+
+
 def warn_of_missing(problem: str) -> None:
-    """Say that a file is not there yet, once in a process: `dg check defs` loads twice."""
-    dg.get_dagster_logger().warning(f"{problem}; runs that need it fail until it exists")
+    """Say that a file is not there yet."""
+    warn_once(f"{problem}; runs that need it fail until it exists")

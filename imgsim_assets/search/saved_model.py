@@ -30,8 +30,9 @@ from imgsim_assets.search.neighbors import Metric
 from imgsim_assets.search.parts import ModelParts
 from imgsim_assets.search.references import References
 from imgsim_assets.search.summary import Provenance
+from imgsim_assets.storage.location import ENVIRONMENT_VARIABLE
 from imgsim_assets.storage.sealed_json import CHECKSUM, is_sealed, seal
-from imgsim_assets.storage.store import ENVIRONMENT_VARIABLE, Store
+from imgsim_assets.storage.store import Store
 
 FORMAT = 4
 # Earlier formats that are read as well; format 3 has one image per item.

@@ -24,8 +24,8 @@ from imgsim_assets.index.stage import rebuild_count
 from imgsim_assets.progress import Log, silent
 from imgsim_assets.reviews.decisions import Decisions
 from imgsim_assets.similarity import items
-from imgsim_assets.similarity.approximate.estimate import warn_of_exact_search
 from imgsim_assets.similarity.approximate.recall import Recall
+from imgsim_assets.similarity.approximate.run_warning import warn_of_exact_search
 from imgsim_assets.similarity.approximate.search import recall_of, reused_if_found
 from imgsim_assets.similarity.calibration import CatalogItems
 from imgsim_assets.similarity.canonical import PROTECTED, canonical_order, item_ranks

@@ -18,8 +18,8 @@ from imgsim_assets.reviews.decisions import Decisions
 from imgsim_assets.reviews.sample import Precision, in_random_order, precision_of
 from imgsim_assets.reviews.table import read_reviews, reviews_table
 from imgsim_assets.similarity import items
-from imgsim_assets.similarity.approximate.estimate import warn_of_exact_search
 from imgsim_assets.similarity.approximate.recall import Recall
+from imgsim_assets.similarity.approximate.run_warning import warn_of_exact_search
 from imgsim_assets.similarity.approximate.search import (
     recall_of,
     reused_if_found,

@@ -15,6 +15,12 @@ from imgsim_assets.storage.commit import Key
 from imgsim_assets.storage.commit_log import COMMITS
 from imgsim_assets.storage.files import Files
 from imgsim_assets.storage.local_files import LocalFiles
+from imgsim_assets.storage.location import (
+    ENVIRONMENT_VARIABLE,
+    absolute_url,
+    default_url,
+    local_folder,
+)
 from imgsim_assets.storage.project import (
     DeclaredStore,
     declared_store,
@@ -25,8 +31,6 @@ from imgsim_assets.storage.remote_files import SINGLE_WRITER, RemoteFiles
 from imgsim_assets.storage.table import Table
 from imgsim_assets.storage.table_files import DATA
 
-ENVIRONMENT_VARIABLE = "IMGSIM_STORE"
-DEFAULT = Path("data/store")
 _opened: dict[tuple[str, str | None], Store] = {}
 _TABLE_NAME = re.compile(r"[a-z][a-z0-9_]*(/[a-z0-9][a-z0-9_.-]*)+")
 
@@ -79,9 +83,7 @@ class Store:
             declared = _declared(project_root or find_project_root())
             url = declared.url or default_url()
             single_writer = single_writer if single_writer is not None else declared.single_writer
-        location = str(url)
-        if "://" not in location and not Path(location).expanduser().is_absolute():
-            location = str((project_root or find_project_root()) / location)
+        location = absolute_url(url, project_root)
         return cls(open_files(location, single_writer=single_writer), run_id=run_id)
 
     @property
@@ -138,11 +140,6 @@ def _reopened(files: Files, run_id: str | None) -> Store:
     return _opened.setdefault((files.url, run_id), Store(files, run_id=run_id))
 
 
-def default_url() -> str:
-    """The path or URL of a store that nothing declares: IMGSIM_STORE, else data/store."""
-    return os.environ.get(ENVIRONMENT_VARIABLE) or str(DEFAULT)
-
-
 def _declared(root: Path) -> DeclaredStore:
     """The store as the project declares it; Python is not run, so IMGSIM_STORE must repeat it."""
     declared = declared_store(root)
@@ -159,11 +156,12 @@ def _declared(root: Path) -> DeclaredStore:
 
 def open_files(url: str, *, single_writer: bool | None = None) -> Files:
     """The files under a local path, a `file://` URL or any other fsspec URL."""
-    if "://" in url and not url.startswith("file://"):
-        if single_writer is None:
-            single_writer = _is_single_writer()
-        return RemoteFiles(url, single_writer=single_writer)
-    return LocalFiles(Path(url.removeprefix("file://")).expanduser().absolute())
+    folder = local_folder(url)
+    if folder is not None:
+        return LocalFiles(folder)
+    if single_writer is None:
+        single_writer = _is_single_writer()
+    return RemoteFiles(url, single_writer=single_writer)
 
 
 def _is_single_writer() -> bool:

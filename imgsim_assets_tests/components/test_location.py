@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from imgsim_assets.storage.store import Store
+from imgsim_assets_tests.support.large_catalog import write_large_catalog
+
 _ROOT = Path(__file__).parents[2]
 _BIN = Path(sys.executable).parent
 
@@ -26,6 +29,7 @@ def _run(command: list[str], cwd: Path, **environment: str) -> subprocess.Comple
 
 
 def test_loading_the_location_imports_none_of_the_libraries_that_work(tmp_path: Path) -> None:
+    write_large_catalog(Store.open(tmp_path / "store"), "products", 1_000_000)
     script = (
         "import sys\n"
         "from importlib.metadata import entry_points\n"
@@ -39,7 +43,8 @@ def test_loading_the_location_imports_none_of_the_libraries_that_work(tmp_path: 
         "'aiohttp', 'PIL', 'fsspec'} & (set(sys.modules) - others)\n"
         "print('heavy:', sorted(heavy))\n"
     )
-    done = _run([sys.executable, "-c", script], tmp_path)
+    done = _run([sys.executable, "-c", script], tmp_path, IMGSIM_STORE=str(tmp_path / "store"))
+    assert "products/similarity_graph compares 1,000,000 images" in done.stdout
     assert done.stdout.splitlines()[-1] == "heavy: []", done.stdout
 
 

@@ -9,11 +9,12 @@ import dagster as dg
 from imgsim_assets.components.declared_catalogs import ComparingComponent, declared_catalogs
 from imgsim_assets.components.duplicate_groups.groups import cross_catalog_groups_asset
 from imgsim_assets.components.duplicate_groups.scaffolder import DuplicateGroupsScaffolder
+from imgsim_assets.components.exact_time import warn_of_exact_time
 from imgsim_assets.components.reviews import group_reviews
 from imgsim_assets.components.store.component import default_resources
 from imgsim_assets.pipeline.settings import DuplicateGroupsSettings
 from imgsim_assets.settings import Settings
-from imgsim_assets.similarity.settings import CROSS_CATALOG_GROUPS
+from imgsim_assets.similarity.settings import CROSS_CATALOG_GROUPS, METHOD
 
 
 @dg.scaffold_with(DuplicateGroupsScaffolder)
@@ -53,7 +54,9 @@ class DuplicateGroupsComponent(ComparingComponent):
             else None
         )
         inputs, table_names = self.observed_inputs(context, path, reviews)
-        table_names[self.asset_key(*path)] = "/".join(path)
+        key = self.asset_key(*path)
+        table_names[key] = "/".join(path)
+        warn_of_exact_time(context, self.location(context, [METHOD]), key, settings, names)
         table = cross_catalog_groups_asset(
             settings,
             self.project_keys(context),

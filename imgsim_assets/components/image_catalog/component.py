@@ -13,6 +13,7 @@ from imgsim_assets.components.duplicate_groups.groups import (
     catalog_group_reviews,
     groups_asset,
 )
+from imgsim_assets.components.exact_time import warn_of_exact_time
 from imgsim_assets.components.ignore_list import IGNORE_LIST, ignore_list
 from imgsim_assets.components.image_catalog.context import CatalogContext
 from imgsim_assets.components.image_catalog.embeddings import embeddings_asset, vectors_audit
@@ -35,6 +36,7 @@ from imgsim_assets.components.project_tree import add_built
 from imgsim_assets.components.store.component import default_resources
 from imgsim_assets.pipeline.settings import CatalogSettings
 from imgsim_assets.settings import Settings
+from imgsim_assets.similarity.settings import METHOD
 
 
 @dg.scaffold_with(ImageCatalogScaffolder)
@@ -62,6 +64,7 @@ class ImageCatalogComponent(YamlComponent):
         )
         for problem in catalog.problems():
             warn_of_missing(problem)
+        self._warn_of_exact_times(context)
         audits = [vectors_audit(catalog), recall_audit(catalog), graph_audit(catalog)]
         audit_jobs, audit_schedules = audit_job(
             self.settings.name, audits, self.settings.checks, self.settings.timezone
@@ -75,6 +78,17 @@ class ImageCatalogComponent(YamlComponent):
             sensors=[*source_sensors(catalog), *_input_sensors(catalog)],
             resources=default_resources(context),
         )
+
+    def _warn_of_exact_times(self, context: dg.ComponentLoadContext) -> None:
+        settings, name = self.settings, self.settings.name
+        for asset, key, declared in (
+            ("similarity_graph", "graph", settings.graph),
+            ("duplicate_groups", "groups", settings.groups),
+        ):
+            if declared is not None:
+                place = self.location(context, [key, METHOD])
+                result = self.asset_key(name, asset)
+                warn_of_exact_time(context, place, result, declared, [name])
 
     def _check(self, context: dg.ComponentLoadContext) -> None:
         """Check what can only be checked where the project is known."""

@@ -8,12 +8,14 @@ import dagster as dg
 
 from imgsim_assets.components.audits import audit_job
 from imgsim_assets.components.declared_catalogs import ComparingComponent
+from imgsim_assets.components.exact_time import warn_of_exact_time
 from imgsim_assets.components.match_matrix.matches import GROUP, matches_asset, matches_audit
 from imgsim_assets.components.match_matrix.scaffolder import MatchMatrixScaffolder
 from imgsim_assets.components.reviews import DeclaredReviews
 from imgsim_assets.components.store.component import default_resources
 from imgsim_assets.pipeline.settings import MatchMatrixSettings
 from imgsim_assets.settings import Settings
+from imgsim_assets.similarity.settings import METHOD
 
 
 @dg.scaffold_with(MatchMatrixScaffolder)
@@ -53,7 +55,10 @@ class MatchMatrixComponent(ComparingComponent):
             else None
         )
         inputs, table_names = self.observed_inputs(context, path, reviews)
-        table_names[self.asset_key(*path)] = "/".join(path)
+        key = self.asset_key(*path)
+        table_names[key] = "/".join(path)
+        place = self.location(context, [METHOD])
+        warn_of_exact_time(context, place, key, settings, [settings.left], [settings.right])
         table = matches_asset(
             settings,
             self.project_keys(context),

@@ -32,12 +32,20 @@ class StoreComponent(YamlComponent):
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """The resource `imgsim_store`, and the IO manager over it."""
         self.check_alone(context, "a StoreComponent")
-        store = StoreResource(
+        store = self.resource(context.project_root)
+        return dg.Definitions(resources={**default_resources(context), STORE: store})
+
+    def resource(self, root: Path) -> StoreResource:
+        """The store as a resource.
+
+        Args:
+            root: the project's root.
+        """
+        return StoreResource(
             url=self.settings.url,
-            project_root=str(context.project_root),
+            project_root=str(root),
             single_writer=self.settings.single_writer,
         )
-        return dg.Definitions(resources={**default_resources(context), STORE: store})
 
 
 def default_resources(context: dg.ComponentLoadContext) -> dict[str, Any]:
@@ -50,6 +58,16 @@ def default_resources(context: dg.ComponentLoadContext) -> dict[str, Any]:
         declared.add(STORE)
     resources = {STORE: _default_store(context.project_root), IO_MANAGER: table_io_manager}
     return {key: resource for key, resource in resources.items() if key not in declared}
+
+
+def local_store(context: dg.ComponentLoadContext) -> Path | None:
+    """The folder of the project's store; None for a remote store and one that runs find."""
+    resource: Any = _default_store(context.project_root)
+    for other in other_definitions(context):
+        resource = (other.resources or {}).get(STORE, resource)
+    for component in find_components(context, StoreComponent):
+        resource = component.resource(context.project_root)
+    return resource.local_folder() if isinstance(resource, StoreResource) else None
 
 
 @lru_cache(maxsize=64)

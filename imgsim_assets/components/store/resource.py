@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, TypedDict
 import dagster as dg
 from pydantic import Field
 
+from imgsim_assets.storage.location import absolute_url, default_url, local_folder
+
 if TYPE_CHECKING:
     from imgsim_assets.storage.store import Store
 
@@ -41,7 +43,7 @@ class StoreResource(dg.ConfigurableResource):
         Args:
             run_id: the Dagster run that every commit records.
         """
-        from imgsim_assets.storage.store import Store, default_url
+        from imgsim_assets.storage.store import Store
 
         root = Path(self.project_root) if self.project_root else None
         return Store.open(
@@ -50,6 +52,19 @@ class StoreResource(dg.ConfigurableResource):
             run_id=run_id,
             single_writer=self.single_writer,
         )
+
+    def local_folder(self) -> Path | None:
+        """The folder of the store, which need not exist.
+
+        None for a remote store, and where only runs have the environment variable that names it.
+        """
+        url = self.url
+        if isinstance(url, dg.EnvVar):
+            url = url.get_value()
+            if not url:
+                return None
+        root = Path(self.project_root) if self.project_root else None
+        return local_folder(absolute_url(url or default_url(), root))
 
 
 class TableAssetKwargs(TypedDict):
