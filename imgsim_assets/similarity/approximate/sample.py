@@ -16,7 +16,7 @@ from imgsim_assets.errors import CorruptFileError
 from imgsim_assets.similarity.approximate.recall import RecallMeter
 from imgsim_assets.similarity.block_join import join
 from imgsim_assets.similarity.cosine import Doubles, Indices
-from imgsim_assets.similarity.item_pairs import item_pairs
+from imgsim_assets.similarity.item_pairs import best_of_each, item_pairs
 from imgsim_assets.similarity.items import Items
 from imgsim_assets.similarity.join_side import JoinSide
 from imgsim_assets.similarity.join_spec import MIN_COSINE, JoinSpec
@@ -50,6 +50,11 @@ class PairsOf:
     spec: JoinSpec
     one_catalog: bool = False
 
+    @property
+    def leaves_out_itself(self) -> bool:
+        """Whether pairs of an item with itself do not count."""
+        return self.one_catalog or self.spec.exclude_self
+
 
 class RowPairs(NamedTuple):
     """Pairs of numbers of left rows (p,) and right rows (p,)."""
@@ -74,16 +79,17 @@ def recall_meter(
         The meter, and the files of the sample.
     """
     sample = _taken(pairs.left, _sampled(pairs.left, 0, _MEASURED_ROWS))
-    rows_role, lists_role = f"{role}_sample", f"{role}_sample_lists"
+    rows_role, lists_role = f"{role}_sample", f"{role}_sample_neighbors"
     rows, exact_lists = (_stored(result, each) for each in (rows_role, lists_role))
     if cached is not None and rows is not None and exact_lists is not None:
         cached = replace(cached, lists=exact_lists, left=RowBlocks.of(rows), lost_left=())
     else:
         cached = None
-    lists = neighbor_lists(sample, pairs.right, pairs.spec, cached)
-    exact = item_pairs(lists, sample, pairs.right, pairs.spec.k)
-    if pairs.one_catalog:
-        exact = exact.filter(pl.col("left_id") != pl.col("right_id"))
+    searched = _with_itself(pairs.spec)
+    lists = neighbor_lists(sample, pairs.right, searched, cached)
+    exact = item_pairs(lists, sample, pairs.right, searched.k)
+    if pairs.leaves_out_itself:
+        exact = best_of_each(exact.filter(pl.col("left_id") != pl.col("right_id")), pairs.spec.k)
     # Of links either direction is enough.
     either_way = pairs.spec.k is None and pairs.spec.exclude_self
     meter = RecallMeter.of(
@@ -149,19 +155,33 @@ def _sampled(items: Items, skip: int, count: int) -> Indices:
 
 def _exact_pairs(pairs: PairsOf) -> tuple[Indices, Indices, Doubles]:
     """The pairs of rows that decide the pairs of items, by left item and falling similarity."""
-    left, right, spec = pairs.left, pairs.right, pairs.spec
-    minimum = np.full(len(left), spec.threshold)
-    i, j, cosines, _ = join(JoinSide.of(left), JoinSide.of(right), spec, minimum)
+    left, right, searched = pairs.left, pairs.right, _with_itself(pairs.spec)
+    minimum = np.full(len(left), searched.threshold)
+    i, j, cosines, _ = join(JoinSide.of(left), JoinSide.of(right), searched, minimum)
     order = np.lexsort((j, -cosines, left.numbers[i]))
     of_items = np.stack([left.numbers[i[order]], right.numbers[j[order]]], axis=1)
     _, first = np.unique(of_items, axis=0, return_index=True)
-    best = order[np.sort(first)]
-    if spec.k is not None:
-        of_left = left.numbers[i[best]]
-        best = best[np.arange(len(best)) - np.searchsorted(of_left, of_left) < spec.k]
-    i, j, cosines = i[best], j[best], cosines[best]
-    if not pairs.one_catalog:
-        return i, j, cosines
-    ids = left.images.gather(i, ["id"])["id"], right.images.gather(j, ["id"])["id"]
-    others = (ids[0] != ids[1]).to_numpy()
-    return i[others], j[others], cosines[others]
+    best = _first_of_each(order[np.sort(first)], left.numbers[i], searched.k)
+    if pairs.leaves_out_itself:
+        ids = left.images.gather(i[best], ["id"])["id"], right.images.gather(j[best], ["id"])["id"]
+        best = best[(ids[0] != ids[1]).to_numpy()]
+        best = _first_of_each(best, left.numbers[i], pairs.spec.k)
+    return i[best], j[best], cosines[best]
+
+
+def _with_itself(spec: JoinSpec) -> JoinSpec:
+    """The join of a sample that has the pairs of a spec, and those of an item with itself.
+
+    Items have other numbers in a sample, so a join with all rows cannot tell which are the same.
+    """
+    if not spec.exclude_self:
+        return spec
+    return replace(spec, k=None if spec.k is None else spec.k + 1, exclude_self=False)
+
+
+def _first_of_each(pairs: Indices, left: Indices, k: int | None) -> Indices:
+    """Of numbers of pairs, by left item, the first k of each; `left` has the item of each pair."""
+    if k is None:
+        return pairs
+    of_pairs = left[pairs]
+    return pairs[np.arange(len(pairs)) - np.searchsorted(of_pairs, of_pairs) < k]
