@@ -87,7 +87,7 @@ def test_each_large_result_is_told_once_with_its_time_and_what_to_do(
 @pytest.mark.parametrize(
     "settings",
     [{"method": "exact"}, {"method": "approximate"}, {"within": ["brand"]}],
-    ids=lambda settings: next(iter(settings.items())),
+    ids=["exact", "approximate", "within"],
 )
 def test_a_declared_method_and_a_size_that_is_not_known_are_told_nothing(
     project: Project, caplog: pytest.LogCaptureFixture, settings: dict[str, Any]
