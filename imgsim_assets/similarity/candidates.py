@@ -65,17 +65,18 @@ def _best_of_rows(
     unmatched: Items, chosen: Indices, right: Items, *, exclude_self: bool
 ) -> pl.DataFrame:
     """The best right item of each chosen row (n,)."""
-    ids = unmatched.keys["id"].gather(chosen)
+    keys_of_left = unmatched.images.gather(chosen)
+    ids = keys_of_left["id"]
     queries = unmatched.blocks.rows(chosen)
     best = np.zeros(len(chosen), dtype=np.int64)
     greatest = np.full(len(chosen), -np.inf, dtype=np.float32)
     for start, block in right.blocks.blocks():
         products = queries @ block.T
-        keys = right.keys[start : start + len(block)]
+        keys = right.images.read(start, start + len(block))
         if exclude_self:
             products[ids.to_numpy()[:, None] == keys["id"].to_numpy()[None, :]] = -np.inf
-        if VALUE in unmatched.keys.columns:
-            values = unmatched.keys[VALUE].gather(chosen).to_numpy()
+        if VALUE in keys_of_left.columns:
+            values = keys_of_left[VALUE].to_numpy()
             products[values[:, None] != keys[VALUE].to_numpy()[None, :]] = -np.inf
         of_block = products.argmax(axis=1)
         found = products[np.arange(len(chosen)), of_block]
@@ -84,7 +85,7 @@ def _best_of_rows(
     return pl.DataFrame(
         {
             "left_id": ids,
-            "right_id": right.keys["id"].gather(best),
+            "right_id": right.images.gather(best, ["id"])["id"],
             "similarity": greatest.astype(np.float64),
         },
         schema=_SCHEMA,

@@ -43,8 +43,8 @@ class IdBlock(NamedTuple):
     def rows_of(self, rows: pl.DataFrame, column: str = "left_id") -> pl.DataFrame:
         """The rows whose id is in the range of the block, of rows that are sorted by it."""
         ids = rows[column]
-        start = ids.search_sorted(self.first)
-        stop = len(ids) if self.after is None else ids.search_sorted(self.after)
+        start = ids.search_sorted(self.first, "left")
+        stop = len(ids) if self.after is None else ids.search_sorted(self.after, "left")
         return rows[start:stop]
 
 

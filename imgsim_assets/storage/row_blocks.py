@@ -168,7 +168,8 @@ def matched_blocks(
             if start + block.height < len(side)
         ]
         if ends:
-            blocks = [block[: int(block[column].search_sorted(min(ends)))] for block in blocks]
+            end = min(ends)
+            blocks = [block[: int(block[column].search_sorted(end, "left"))] for block in blocks]
         if not any(block.height for block in blocks):
             size *= 2
             continue
@@ -288,7 +289,7 @@ class _ScratchRows:
         while start < stop:
             at = self._blocks[int(np.searchsorted(self._starts, start, side="right")) - 1]
             values = self.read(start, min(stop, at.stop), [column])[column]
-            found = int(values.search_sorted(value))
+            found = int(values.search_sorted(value, "left"))
             start += found
             if found < len(values):
                 break

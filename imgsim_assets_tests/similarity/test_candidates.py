@@ -4,9 +4,11 @@ import numpy as np
 import polars as pl
 import pytest
 
-from imgsim_assets.similarity import candidates
+from imgsim_assets.similarity import candidates, vector_blocks
 from imgsim_assets.similarity.candidates import best_candidates, sampled_keys
 from imgsim_assets.similarity.items import Items
+from imgsim_assets.storage import row_blocks
+from imgsim_assets.storage.row_blocks import RowBlocks
 
 
 def _items(vectors: dict[str, list[float]]) -> Items:
@@ -80,3 +82,14 @@ def test_sample_of_items_is_the_same_among_more_of_them() -> None:
 @pytest.mark.parametrize(("left", "right"), [(LEFT, _items({})), (_items({}), RIGHT)])
 def test_without_items_there_are_no_candidates(left: Items, right: Items) -> None:
     assert best_candidates(left, right, NONE).height == 0
+
+
+def test_keys_of_the_right_items_are_read_block_by_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vector_blocks, "MAX_BLOCK_ROWS", 1)
+    monkeypatch.setattr(row_blocks, "rows_in_memory", lambda: 0)
+    monkeypatch.setattr(row_blocks, "BLOCK_ROWS", 1)
+    right = Items(RowBlocks.collect([RIGHT.keys]), RIGHT.vectors)
+    expected = best_candidates(LEFT, RIGHT, NONE)
+    monkeypatch.setattr(right.images, "all", lambda: pytest.fail("all keys were read"))
+
+    assert best_candidates(LEFT, right, NONE).equals(expected)

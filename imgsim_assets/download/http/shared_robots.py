@@ -64,19 +64,22 @@ class SharedRobotsTxt:
         except FileExistsError:
             found = self._read(path)
             age = time.time() - found["asked_at"]
-            if age < (_PATIENCE_S if found["text"] is None else _MAX_AGE_S):
+            # The clock of the machine of the other run may have been ahead.
+            is_answer = found["text"] is not None and abs(age) < _MAX_AGE_S
+            if is_answer or (found["text"] is None and age < _PATIENCE_S):
                 return found
             self._files.write(path, _body(None))
         return None
 
     def _read(self, path: str) -> dict[str, Any]:
         try:
-            found: dict[str, Any] = json.loads(self._files.read(path))
+            found = json.loads(self._files.read(path))
+            asked_at, text = float(found["asked_at"]), found["text"]
         except FileNotFoundError:  # the other run has failed just now
             return {"asked_at": time.time(), "text": None}
-        except ValueError:  # cut short by a full disk
+        except (ValueError, KeyError, TypeError):  # cut short by a full disk, or damaged
             return {"asked_at": 0.0, "text": None}
-        return found
+        return {"asked_at": asked_at, "text": text if text is None else str(text)}
 
 
 def _body(text: str | None) -> bytes:

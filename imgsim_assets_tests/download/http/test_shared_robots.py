@@ -91,7 +91,7 @@ def test_a_run_that_is_canceled_leaves_no_claim(files: Files) -> None:
     assert files.entries("_robots") == []
 
 
-@pytest.mark.parametrize(("text", "age"), [(RULES, 700.0), (None, 70.0)])
+@pytest.mark.parametrize(("text", "age"), [(RULES, 700.0), (RULES, -700.0), (None, 70.0)])
 def test_an_old_answer_or_the_claim_of_a_killed_run_counts_no_more(
     files: Files, text: str | None, age: float
 ) -> None:
@@ -115,8 +115,9 @@ def test_a_claim_whose_age_cannot_be_told_is_waited_for_in_vain(
     assert asyncio.run(SharedRobotsTxt(files).get(ORIGIN, Host("new"))) == "new"
 
 
-def test_a_file_that_a_full_disk_cut_short_is_replaced(files: Files) -> None:
+@pytest.mark.parametrize("body", [b'{"asked_at"', b"\0\xff", b"null", b"{}", b'{"asked_at": null}'])
+def test_a_damaged_file_is_replaced(files: Files, body: bytes) -> None:
     asyncio.run(SharedRobotsTxt(files).get(ORIGIN, Host()))
-    files.write(only_entry(files), b'{"asked_at"')
+    files.write(only_entry(files), body)
 
     assert asyncio.run(SharedRobotsTxt(files).get(ORIGIN, Host("new"))) == "new"
