@@ -53,7 +53,7 @@ def test_edited_source_is_processed_and_touched_source_is_not(
     def matched() -> bool:
         return versions(shop.project.store)["products/similarity_graph"] > 1
 
-    dagster.wait_for(matched, "the graph of the edited catalog", 400)
+    dagster.wait_for(matched, "the graph of the edited catalog")
     dagster.wait_for(lambda: _nothing_runs(dagster), "the end of all runs")
 
     assert (shop.web.total_gets - before[0], shop.encodings - before[1]) == (1, 1)
@@ -65,7 +65,7 @@ def test_edited_source_is_processed_and_touched_source_is_not(
 
     touched, committed = time.time(), versions(shop.project.store)
     (shop.project.root / "products.csv").touch()
-    dagster.wait_for(lambda: _was_looked_at(shop, touched), "another look at the source", 300)
+    dagster.wait_for(lambda: _was_looked_at(shop, touched), "another look at the source")
     time.sleep(15)  # in which the sensor would have started what it wanted to
     dagster.wait_for(lambda: _nothing_runs(dagster), "the end of all runs")
 

@@ -45,7 +45,7 @@ def test_run_killed_while_fetching_is_retried_and_fetches_the_rest(
 
     _assert_sound(shop)
     shop.web.pages.update(pages)
-    assert dagster.ended(backfill, 400) == "COMPLETED_SUCCESS"
+    assert dagster.ended(backfill) == "COMPLETED_SUCCESS"
     assert dagster.retried_runs_of(backfill)
     # What was on its way when the process died is fetched again, and no more.
     assert 40 <= shop.web.total_gets - before < 80
@@ -73,7 +73,7 @@ def test_run_killed_before_commit_is_retried_and_repeats_only_that_step(
 
     _assert_sound(shop)
     shop.hold.release()
-    assert dagster.ended(backfill, 400) == "COMPLETED_SUCCESS"
+    assert dagster.ended(backfill) == "COMPLETED_SUCCESS"
     assert dagster.retried_runs_of(backfill)
     assert shop.web.total_gets - fetched == 10
     assert (lost > 0) == (stage == "embedding")
@@ -156,7 +156,7 @@ def test_a_backfill_outlives_the_servers(
     else:
         dagster.start_daemon()
 
-    assert dagster.ended(backfill, 600) == "COMPLETED_SUCCESS"
+    assert dagster.ended(backfill) == "COMPLETED_SUCCESS"
     _assert_sound(shop)
     shop.assert_equals_a_rebuild()
 
@@ -174,7 +174,7 @@ def test_new_dagster_home_continues_with_the_store(
 
     dagster.start()
     dagster.stop_sensors()
-    assert dagster.ended(dagster.launch(EVERYTHING), 600) == "COMPLETED_SUCCESS"
+    assert dagster.ended(dagster.launch(EVERYTHING)) == "COMPLETED_SUCCESS"
 
     assert (shop.web.total_gets - fetched, shop.encodings - encoded) == (1, 1)
     now = versions(shop.project.store)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import shutil
-import signal
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -23,6 +22,7 @@ from imgsim_assets.storage.store import Store
 from imgsim_assets_tests.support.encoders import COUNTER
 from imgsim_assets_tests.support.images import encoded, jpeg, make_image
 from imgsim_assets_tests.support.materialized_shops import MaterializedShops
+from imgsim_assets_tests.support.processes import assert_succeed, kill_when
 from imgsim_assets_tests.support.shop import Shop, results, versions
 from imgsim_assets_tests.support.web import Web
 
@@ -203,10 +203,8 @@ def test_a_second_process_with_the_same_home_and_store_does_nothing(
     assert before[0] == 20
     assert before[1] > 0
 
-    second = shop.project.start(**shop.environment())
+    assert_succeed(shop.project.start(**shop.environment()))
 
-    output, _ = second.communicate(timeout=120)
-    assert second.returncode == 0, output
     assert (shop.web.total_gets, shop.encodings, versions(shop.project.store)) == before
 
 
@@ -294,21 +292,12 @@ def test_killed_and_rerun_pipelined_step_equals_an_uninterrupted_one(
     shop.declare(download={"allowed_hosts": [shop.web.address], "max_per_host": 1})
     pages = shop.slow_down(0.4)
     victim = shop.project.start(**shop.environment())
-    _wait_until(lambda: shop.web.total_gets >= 4)
-    victim.send_signal(signal.SIGKILL)
-    victim.communicate()
+    kill_when(victim, lambda: shop.web.total_gets >= 4)
     shop.web.pages.update(pages)
 
     assert shop.project.materialize()
 
     _assert_same(results(shop.project.store), _rebuilt(shop, monkeypatch))
-
-
-def _wait_until(condition: Callable[[], bool], seconds: float = 90.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.05)
 
 
 @pytest.mark.slow
@@ -320,15 +309,11 @@ def test_pool_slots_are_freed_after_any_number_of_killed_runs(shop: Shop) -> Non
     for _ in range(3):
         before = shop.web.total_gets
         victim = shop.project.start(**shop.environment())
-        _wait_until(lambda before=before: shop.web.total_gets > before)  # type: ignore[misc]
-        victim.send_signal(signal.SIGKILL)
-        victim.communicate()
+        kill_when(victim, lambda before=before: shop.web.total_gets > before)  # type: ignore[misc]
     shop.web.pages.update(pages)
 
-    last = shop.project.start(**shop.environment())
-    output, _ = last.communicate(timeout=240)
+    assert_succeed(shop.project.start(**shop.environment()))
 
-    assert last.returncode == 0, output
     with shop.project.instance() as instance:
         unfinished = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING]
         assert instance.get_run_records(dg.RunsFilter(statuses=unfinished)) == []
@@ -391,12 +376,9 @@ def test_two_runs_at_once_end_with_one_correct_result(
 ) -> None:
     with shop.project.instance():
         pass  # Dagster cannot make one home twice at once; the store can
-    first = shop.project.start(**shop.environment())
-    second = shop.project.start(**shop.environment())
 
-    outputs = [process.communicate(timeout=180)[0] for process in (first, second)]
+    assert_succeed(*(shop.project.start(**shop.environment()) for _ in range(2)))
 
-    assert (first.returncode, second.returncode) == (0, 0), outputs
     _assert_same(results(shop.project.store), _rebuilt(shop, monkeypatch))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import signal
 import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler
@@ -19,6 +18,7 @@ from imgsim_assets_tests.support.downloads import wait_until
 from imgsim_assets_tests.support.encoders import COUNTER
 from imgsim_assets_tests.support.fresh_python import printed_lines
 from imgsim_assets_tests.support.materialized_shops import MaterializedShops
+from imgsim_assets_tests.support.processes import kill_when
 from imgsim_assets_tests.support.shop import Shop, results, versions
 from imgsim_assets_tests.support.web import Web
 from imgsim_assets_tests.support.weights import save_weights, untrained
@@ -213,9 +213,7 @@ def test_killed_pipelined_step_keeps_its_vectors(shop: Shop) -> None:
         download={"allowed_hosts": [shop.web.address], "max_per_host": 1, "retries": 0},
     )
     victim = shop.project.start(**shop.environment())
-    _wait_until(lambda: shop.encodings > 0)
-    victim.send_signal(signal.SIGKILL)
-    victim.communicate()
+    kill_when(victim, lambda: shop.encodings > 0)
     shop.web.pages.update(pages)
     kept = shop.encodings
 
@@ -306,10 +304,3 @@ def _slowly(page: Any, seconds: float) -> Callable[[BaseHTTPRequestHandler], Non
         request.wfile.write(page)
 
     return answer
-
-
-def _wait_until(condition: Callable[[], bool], seconds: float = 90.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.05)

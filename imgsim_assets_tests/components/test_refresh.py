@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,8 @@ import pytest
 from imgsim_assets.components import shard_runs
 from imgsim_assets.storage.lease import Lease
 from imgsim_assets.storage.shards import Shard, shard_index
+from imgsim_assets_tests.support.downloads import wait_until
+from imgsim_assets_tests.support.processes import BUSY_S
 from imgsim_assets_tests.support.shop import Shop
 from imgsim_assets_tests.support.web import Web
 
@@ -164,12 +165,12 @@ def test_step_whose_shard_another_run_holds_gives_its_pool_slot_back(
         slots: list[int] = []
 
         def release_after_a_look() -> None:
-            end = time.monotonic() + 60
-            while not _retries(instance) and time.monotonic() < end:
-                time.sleep(0.05)
-            info = instance.event_log_storage.get_concurrency_info("network")
-            slots.append(info.active_slot_count)
-            other_run.__exit__(None, None, None)
+            try:
+                wait_until(lambda: bool(_retries(instance)), BUSY_S)
+                info = instance.event_log_storage.get_concurrency_info("network")
+                slots.append(info.active_slot_count)
+            finally:
+                other_run.__exit__(None, None, None)
 
         looking = threading.Thread(target=release_after_a_look)
         looking.start()

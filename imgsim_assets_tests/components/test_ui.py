@@ -12,6 +12,7 @@ from playwright import sync_api
 
 from imgsim_assets_tests.support.browser import needs_chromium, open_browser
 from imgsim_assets_tests.support.encoders import COUNTER
+from imgsim_assets_tests.support.processes import BUSY_S
 from imgsim_assets_tests.support.servers import Servers
 from imgsim_assets_tests.support.shop import Shop
 from imgsim_assets_tests.support.web import Web
@@ -120,7 +121,7 @@ def test_a_backfill_is_launched_by_hand_and_followed_to_its_end(
 
     page.goto(f"/runs/b/{backfill}")
 
-    page.get_by_text("100% completed").wait_for(timeout=180_000)
+    page.get_by_text("100% completed").wait_for(timeout=BUSY_S * 1000)
     assert servers.ended(backfill) == "COMPLETED_SUCCESS"
 
 

@@ -61,17 +61,17 @@ def test_terminated_run_stops_its_tasks_and_the_next_one_completes(
     servers.start_web_server()
     store = servers.project.store
     run = servers.launch_run(_GRAPH)
-    servers.wait_for(lambda: cluster.workers_at("join"), "the first tasks", 600)
+    servers.wait_for(lambda: cluster.workers_at("join"), "the first tasks")
 
     servers.terminate(run)
     servers.wait_for(lambda: not cluster.workers_at("join"), "the end of the tasks", _STOPPED_S)
 
-    assert servers.run_ended(run, 600) == "CANCELED"
+    assert servers.run_ended(run) == "CANCELED"
     assert not cluster.workers_at("join")
     assert store.table(_GRAPH).latest() is None
     assert verify(store).problems == []
 
-    assert servers.run_ended(servers.launch_run(_GRAPH), 600) == "SUCCESS"
+    assert servers.run_ended(servers.launch_run(_GRAPH)) == "SUCCESS"
     alone = GraphStage(store, "shop", GraphSettings(k=5), variant="alone")
     alone.run()
     expected = [(file.role, file.sha256) for file in latest_commit(alone.table).files]

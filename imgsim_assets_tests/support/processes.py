@@ -6,9 +6,13 @@ import contextlib
 import os
 import signal
 import subprocess
+import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+
+# Time for a process to load the code location and to do its work; a busy machine takes minutes.
+BUSY_S = 600.0
 
 
 def descendants(process: int) -> list[int]:
@@ -23,6 +27,29 @@ def descendants(process: int) -> list[int]:
     for each in found:
         found += children[each]
     return found
+
+
+def kill_when(process: subprocess.Popen[str], holds: Callable[[], bool]) -> None:
+    """Kill a process as soon as `holds()`, which must be so before it ends by itself."""
+    deadline = time.monotonic() + BUSY_S
+    try:
+        while not holds():
+            assert process.poll() is None, process.communicate()[0]
+            assert time.monotonic() < deadline, "the moment to kill the process did not come"
+            time.sleep(0.05)
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def assert_succeed(*processes: subprocess.Popen[str]) -> None:
+    """Wait for processes, all of which must end with status 0."""
+    try:
+        outputs = [process.communicate(timeout=BUSY_S)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert not any(process.returncode for process in processes), outputs
 
 
 class Daemons:

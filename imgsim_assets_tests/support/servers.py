@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from imgsim_assets.demo.loopback import open_loopback
+from imgsim_assets_tests.support.processes import BUSY_S
 from imgsim_assets_tests.support.projects import Project
 
 T = TypeVar("T")
@@ -31,9 +32,9 @@ run_coordinator:
 run_monitoring:
   enabled: true
   poll_interval_seconds: 3
-  start_timeout_seconds: 240
+  start_timeout_seconds: 600
   free_slots_after_run_end_seconds: 2
-  max_runtime_seconds: 180
+  max_runtime_seconds: 600
 run_retries: {enabled: true, max_retries: 2, retry_on_asset_or_op_failure: false}
 auto_materialize: {minimum_interval_seconds: 3}
 code_servers: {local_startup_timeout: 600}
@@ -140,7 +141,7 @@ class Servers:
             free.bind(("127.0.0.1", 0))
             self._port = free.getsockname()[1]
         self._start("web", "-m", "dagster_webserver", "-h", "127.0.0.1", "-p", str(self._port))
-        self.wait_for(self._location_is_loaded, "the web server to load the location", 600)
+        self.wait_for(self._location_is_loaded, "the web server to load the location")
 
     def _start(self, name: str, *command: str) -> None:
         path = os.pathsep.join([str(self.project.root), str(Path(__file__).parents[2])])
@@ -194,7 +195,7 @@ class Servers:
             for path in sorted(self.project.root.glob("*.log"))
         )
 
-    def wait_for(self, look: Callable[[], T | None], what: str, seconds: float = 180) -> T:
+    def wait_for(self, look: Callable[[], T | None], what: str, seconds: float = BUSY_S) -> T:
         """Poll `look` until it returns something."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
@@ -249,7 +250,7 @@ class Servers:
         answer = self.ask(_TERMINATE, id=run, policy=policy)["terminateRun"]
         assert answer["__typename"] == "TerminateRunSuccess", answer
 
-    def run_ended(self, run: str, seconds: float = 240) -> str:
+    def run_ended(self, run: str, seconds: float = BUSY_S) -> str:
         """Wait until a run has ended; returns its status."""
 
         def look() -> str | None:
@@ -278,7 +279,7 @@ class Servers:
         found: dict[str, Any] = self.ask(_BACKFILL, id=backfill)["partitionBackfillOrError"]
         return found
 
-    def ended(self, backfill: str, seconds: float = 240) -> str:
+    def ended(self, backfill: str, seconds: float = BUSY_S) -> str:
         """Wait until a backfill has ended; returns its status."""
 
         def look() -> str | None:
