@@ -14,6 +14,7 @@ from imgsim_assets.similarity.materialized import NEIGHBOR_LISTS
 from imgsim_assets.similarity.settings import GraphSettings
 from imgsim_assets.storage.commit import ROWS
 from imgsim_assets.storage.store import Store
+from imgsim_assets_tests.support.blocks import small_blocks
 from imgsim_assets_tests.support.catalogs import (
     THUMBNAIL,
     embed_shards,
@@ -25,6 +26,8 @@ from imgsim_assets_tests.support.catalogs import (
 from imgsim_assets_tests.support.damage import flip_bit
 from imgsim_assets_tests.support.histories import Images, history, similarity, usable
 from imgsim_assets_tests.support.torch_joins import torch_joins
+from imgsim_assets_tests.support.vector_catalog import write_catalog
+from imgsim_assets_tests.support.vectors import constant, families, lattice, nearly_equal, noise
 
 # Three equal images, two of them of the same bytes, similar images, and a file without an image.
 SHOP: Images = {
@@ -134,6 +137,35 @@ def test_incremental_graph_equals_a_rebuild_and_brute_force(
             assert _rows(store, name).equals(_rows(fresh, name))
             rows = _rows(store, name).select("src_id", "dst_id", "rank").rows()
             assert rows == [row[:3] for row in _expected(store, images, settings, name)]
+
+
+@pytest.mark.slow  # two graphs of 2,000 rows, by blocks of a hundred
+@pytest.mark.parametrize("threshold", [None, 0.9])
+@pytest.mark.parametrize("dim", [8, 64])
+def test_update_of_a_percent_in_many_blocks_equals_a_rebuild(
+    store: Store, tmp_path: Path, dim: int, threshold: float | None
+) -> None:
+    kinds = [families, nearly_equal, constant, lattice, noise]
+    rows = np.concatenate([kind(400, dim, seed) for seed, kind in enumerate(kinds)])
+    rows = rows[np.random.default_rng(dim).permutation(len(rows))]
+    changed = range(7, len(rows), 100)
+    # Among the new images are copies of others, and nearly equal ones.
+    new = rows.copy()
+    new[changed] = np.concatenate([rows[:7], nearly_equal(6, dim, 1), families(7, dim, 9)])
+    settings = GraphSettings(k=10, threshold=threshold)
+    fresh = Store.open(tmp_path / "fresh")
+    write_catalog(store, "shop", rows)
+    with small_blocks(128):
+        GraphStage(store, "shop", settings).run()
+        write_catalog(store, "shop", new, changed)
+        report = GraphStage(store, "shop", settings).run()
+    write_catalog(fresh, "shop", new, changed)
+    GraphStage(fresh, "shop", settings).run()
+
+    assert report.incremental and report.changed
+    table = graph_table(store, "shop")
+    assert len(table.at(report.version).files_with_role(NEIGHBOR_LISTS)) > 5
+    assert _rows(store).equals(_rows(fresh))
 
 
 def test_unchanged_inputs_commit_nothing(shops: Store) -> None:

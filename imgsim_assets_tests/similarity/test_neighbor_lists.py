@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -16,7 +16,7 @@ from imgsim_assets.similarity import row_pairs
 from imgsim_assets.similarity.approximate.assigned import AssignedSides
 from imgsim_assets.similarity.approximate.lists import InvertedLists
 from imgsim_assets.similarity.block_join import Lists, join
-from imgsim_assets.similarity.cosine import Doubles, Indices
+from imgsim_assets.similarity.cosine import Doubles, Floats, Indices
 from imgsim_assets.similarity.items import Items
 from imgsim_assets.similarity.join_input import InputPair
 from imgsim_assets.similarity.join_side import JoinSide
@@ -30,7 +30,14 @@ from imgsim_assets.similarity.neighbor_lists import (
 )
 from imgsim_assets.similarity.reusable_lists import LIST_SCHEMA, SCHEMA
 from imgsim_assets_tests.support.blocks import small_blocks
-from imgsim_assets_tests.support.vectors import cosines, lattice, noise
+from imgsim_assets_tests.support.vectors import (
+    constant,
+    cosines,
+    families,
+    lattice,
+    nearly_equal,
+    noise,
+)
 
 # Images by number: exact ties among the first, some with the same vector under another sha256.
 _LATTICE = lattice(6, 4, seed=3)
@@ -120,6 +127,45 @@ def test_updated_lists_of_a_self_join_equal_a_full_computation(
 
         in_full = neighbor_lists(new, new, others, None, assigned)
         assert top_pairs(pairs, others).equals(top_pairs(in_full, others))
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    kinds=st.lists(st.sampled_from([families, nearly_equal, constant, lattice]), min_size=1, max_size=3),
+    dim=st.sampled_from([8, 64]),
+    threshold=st.sampled_from([-1.0, 0.5, 0.9, 1.0]),
+    changed=st.sets(st.integers(0, 79), max_size=8),
+    removed=st.sets(st.integers(0, 79), max_size=30),
+    seed=st.integers(0, 99),
+)
+def test_updated_lists_of_nearly_equal_rows_equal_a_full_computation(
+    kinds: list[Callable[[int, int, int], Floats]],
+    dim: int,
+    threshold: float,
+    changed: set[int],
+    removed: set[int],
+    seed: int,
+) -> None:
+    spec = JoinSpec(threshold, k=10, exclude_self=True)
+    rng = np.random.default_rng(seed)
+    drawn = np.concatenate([kind(60, dim, seed + n) for n, kind in enumerate(kinds)])
+    rows = drawn[rng.integers(0, len(drawn), 80)]
+    keys = pl.DataFrame({"id": [f"{n:02d}" for n in range(80)]})
+    keys = keys.with_columns(pl.lit(0, pl.Int32).alias("image"), pl.col("id").alias("sha256"))
+    new_rows, stays = rows.copy(), np.ones(80, dtype=bool)
+    new_rows[list(changed)] = drawn[rng.integers(0, len(drawn), len(changed))]
+    stays[list(removed)] = False
+    is_changed = pl.Series([number in changed for number in range(80)])
+    new_keys = keys.with_columns(
+        pl.when(is_changed).then(pl.lit("new ") + pl.col("id")).otherwise("sha256").alias("sha256")
+    )
+    old, new = Items(keys, rows), Items(new_keys, new_rows).where(stays)
+    cached = CachedNeighborLists(neighbor_lists(old, old, spec), old.row_blocks, old.row_blocks)
+    with small_blocks(7):
+        updated = neighbor_lists(new, new, spec, cached)
+
+    in_full = neighbor_lists(new, new, spec)
+    assert top_pairs(updated, spec).equals(top_pairs(in_full, spec))
 
 
 @settings(max_examples=100, deadline=None)

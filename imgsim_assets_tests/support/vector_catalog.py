@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 import numpy as np
 import polars as pl
@@ -21,14 +22,24 @@ _FINGERPRINT = "f" * 16
 _ROWS_PER_APPEND = 5000
 
 
-def write_catalog(store: Store, name: str, vectors: Floats) -> None:
-    """Write the embeddings and the index of a catalog: one image per item."""
+def write_catalog(
+    store: Store, name: str, vectors: Floats, changed: Sequence[int] = ()
+) -> None:
+    """Write the embeddings and the index of a catalog: one image per item.
+
+    The items whose numbers are `changed` have other images than in a catalog without any.
+    """
     table = VectorTable(store, name, _FINGERPRINT)
     ids, keys = _images(name, len(vectors))
-    for start in range(0, len(keys), _ROWS_PER_APPEND):
-        part = slice(start, start + _ROWS_PER_APPEND)
-        norms = np.ones(len(keys[part]), np.float32)
-        table.append(VectorRows(keys[part], vectors[part], norms))
+    for number in changed:
+        keys[number] = _sha256(f"{name} {number} changed")
+    embeddings = embeddings_table(store, name)
+    latest = embeddings.latest()
+    new = np.arange(len(keys)) if latest is None else np.array(changed, np.int64)
+    for start in range(0, len(new), _ROWS_PER_APPEND):
+        part = new[start : start + _ROWS_PER_APPEND]
+        norms = np.ones(len(part), np.float32)
+        table.append(VectorRows([keys[row] for row in part], vectors[part], norms))
     frame = pl.DataFrame({"id": ids, "sha256": keys})
     frame = frame.with_columns(
         pl.lit(0, pl.Int32).alias("image"),
@@ -36,10 +47,10 @@ def write_catalog(store: Store, name: str, vectors: Floats) -> None:
         pl.lit(False).alias("truncated"),
         pl.lit(None, pl.String).alias("detail"),
     ).select(list(SCHEMA))
-    embeddings = embeddings_table(store, name)
     file = embeddings.write_rows(frame).with_metadata(**{FINGERPRINT: _FINGERPRINT})
     properties = {FINGERPRINT: _FINGERPRINT, "encoder": {"name": "hog_color"}}
-    embeddings.commit(lambda _: PendingCommit([file], {"images": 1}, properties))
+    version = 1 if latest is None else latest.version + 1
+    embeddings.commit(lambda _: PendingCommit([file], {"images": version}, properties))
     IndexStage(store, name).run()
 
 
@@ -57,5 +68,9 @@ def write_ledger(store: Store, name: str, count: int) -> None:
 
 def _images(name: str, count: int) -> tuple[list[str], list[str]]:
     """The ids and the sha256 of a catalog's images."""
-    keys = [hashlib.sha256(f"{name} {n}".encode()).hexdigest() for n in range(count)]
+    keys = [_sha256(f"{name} {n}") for n in range(count)]
     return [f"item{n:09d}" for n in range(count)], keys
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
