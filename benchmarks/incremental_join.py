@@ -8,9 +8,10 @@ is that of the stage, in a process of its own: it reads the inputs, decides what
 compares rows and commits. The times, of processors and elapsed, begin when the libraries are
 loaded. `reading` is the reading of vectors, `comparing` that of rows; all else is `rest`.
 
-With `--part 16` only a sixteenth of the full computation is done: the first left rows are compared
-with all right rows, and the time is multiplied by 16. The other lists are found among the rows
-that share a direction, which are known here; those of the sixteenth must be equal.
+With `--results all --part 16` only a sixteenth of the full computation is done: the first left rows
+are compared with all right rows, and the time is multiplied by 16. The other lists are found among
+the rows that share a direction, which are known here; those of the sixteenth must be equal. Nearest
+rows need not share one, so `nearest` and `graph` are computed in full.
 """
 
 from __future__ import annotations
@@ -69,6 +70,8 @@ def main() -> None:
     parser.add_argument("--part", type=int, default=1)
     parser.add_argument("--work", type=Path, help="folder of the stores; default: a temporary one")
     options = parser.parse_args()
+    if options.part > 1 and options.results != ["all"]:
+        parser.error("--part: only for '--results all'; nearest rows need not share a direction")
     processes = multiprocessing.get_context("spawn")
     for result in options.results:
         with tempfile.TemporaryDirectory(dir=options.work) as folder:
@@ -231,7 +234,7 @@ def _run(folder: Path, result: str, part: int = 1) -> Run:
     else:
         settings = MatchSettings(mode="top_k", k=11, threshold=0.5)
         stage = MatchStage(store, result, settings, left=_LEFT, right=_RIGHT)
-    search = _Search() if part == 1 else _PartialSearch(folder, result, part)
+    search = _Search() if part == 1 else _PartialSearch(folder, part)
     started = Seconds.now()
     with patch.object(neighbor_lists, "join", search):
         report = stage.run()
@@ -280,10 +283,9 @@ class _PartialSearch(_Search):
     Of the pairs of a left row, the others have its first direction, or any direction twice.
     """
 
-    def __init__(self, folder: Path, result: str, part: int) -> None:
+    def __init__(self, folder: Path, part: int) -> None:
         super().__init__()
-        right = _LEFT if result == "graph" else _RIGHT
-        self._left, self._right = np.load(folder / f"{_LEFT}.npy"), np.load(folder / f"{right}.npy")
+        self._left, self._right = (np.load(folder / f"{name}.npy") for name in (_LEFT, _RIGHT))
         self._count = len(self._left) // part
 
     def _found(self, left: JoinSide, right: References, spec: JoinSpec, minimum: Doubles) -> Lists:
@@ -296,27 +298,19 @@ class _PartialSearch(_Search):
 
     def _known(self, left: JoinSide, right: JoinSide, spec: JoinSpec, minimum: Doubles) -> Lists:
         rows, others = left.vectors.all(), self._vectors(right)
-        k = spec.search_depth(right.max_images)
         found = [(np.empty(0, np.int64), np.empty(0, np.int64))]
         of_right = _rows_by(*self._right.T)
         twice = np.flatnonzero(self._right[:, 0] == self._right[:, 1])
         for direction, some in _rows_by(self._left[left.item, 0]).items():
             near = np.union1d(of_right.get(direction, twice), twice)
             products = rows[some] @ others[near].T
-            cutoffs = minimum[some]
-            if k is not None and len(near) > k:
-                cutoffs = np.maximum(cutoffs, np.partition(products, -k, axis=1)[:, -k])
-            i, j = np.nonzero(products >= cutoffs[:, None] - _ROUNDING)
+            i, j = np.nonzero(products >= minimum[some][:, None] - _ROUNDING)
             found.append((some[i], near[j]))
         i, j = (np.concatenate(numbers) for numbers in zip(*found, strict=True))
         cosines = pair_cosines(rows, others, i, j)
         reached = np.flatnonzero(cosines >= minimum[i])
         order = reached[np.lexsort((j[reached], -cosines[reached], i[reached]))]
-        i, j, cosines = i[order], j[order], cosines[order]
-        if k is not None:
-            within = np.arange(len(i)) - np.searchsorted(i, i) < k
-            i, j, cosines = i[within], j[within], cosines[within]
-        return kept_lists((i, j, cosines), left, right, spec, 0)
+        return kept_lists((i[order], j[order], cosines[order]), left, right, spec, 0)
 
     def _vectors(self, side: JoinSide) -> Floats:
         if self._all is None:

@@ -8,8 +8,8 @@ from contextvars import ContextVar
 
 DEFAULT_BUDGET = 512 << 20
 MIN_BUDGET = 16 << 20
-# What a pair of keys takes, with copies.
-_PAIR_BYTES = 256
+# What a pair of keys takes, with copies, and the image of its right row.
+_PAIR_BYTES = 512
 
 _budget: ContextVar[int] = ContextVar("memory_budget", default=DEFAULT_BUDGET)
 

@@ -305,9 +305,9 @@ class _EdgeWriter:
             if file is not None:
                 return file
         sources = self.rows.slice(block.start, block.stop)
-        pairs = item_pairs(lists.lists, sources, self.nodes, None if self.is_mean else self.k)
+        pairs = item_pairs(lists.lists, sources, lists.right, None if self.is_mean else self.k)
         if self.is_mean:
-            pairs = best_of_each(mean_best(pairs, sources, self.nodes, self.minimum), self.k)
+            pairs = best_of_each(mean_best(pairs, sources, lists.right, self.minimum), self.k)
         return self.result.write_block(_described(pairs), ROWS, block)
 
 

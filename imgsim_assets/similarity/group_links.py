@@ -14,6 +14,7 @@ from imgsim_assets.similarity.evidence.compare_pairs import PairEvidence
 from imgsim_assets.similarity.item_pairs import item_pairs
 from imgsim_assets.similarity.items import Items
 from imgsim_assets.similarity.join_spec import JoinSpec
+from imgsim_assets.similarity.listed_images import ListedImages, row_of_each
 from imgsim_assets.similarity.materialized import (
     NEIGHBOR_LISTS,
     RIGHT_ITEMS,
@@ -67,7 +68,7 @@ def image_links(
     if rule is None:
         spec = JoinSpec(threshold, exclude_self=True)
         is_exact = result.properties[METHOD] != APPROXIMATE
-        work = partial(_links_of_block, rows, images, is_exact)
+        work = partial(_links_of_block, rows, is_exact)
         lists = updated_lists(result, rows, images, spec, work, role=NEIGHBOR_LISTS, cached=cached)
         links = np.unique(np.concatenate(lists.results), axis=0)
         return ImageLinks(links, lists.files, lists.incremental)
@@ -83,25 +84,30 @@ def link_positions(links: pl.DataFrame, keys: pl.Series) -> Indices:
         links: pairs of different keys (left_id, right_id), in one direction or in both.
         keys: the keys of all images.
     """
-    ends = [keys.search_sorted(links[side]).to_numpy() for side in ("left_id", "right_id")]
-    ordered = np.sort(np.stack(ends, axis=1).astype(np.int64), axis=1)
-    return np.unique(ordered, axis=0)
+    left, right = (keys.search_sorted(links[side]).to_numpy() for side in ("left_id", "right_id"))
+    return _links(left, right)
 
 
-def _links_of_block(rows: Items, images: Items, is_exact: bool, block: ListBlock) -> Indices:
+def _links_of_block(rows: Items, is_exact: bool, lists: ListBlock) -> Indices:
     """The links of the images of a block.
 
     Exact lists have each pair in both directions. Of approximate ones, an image can have another
     as a candidate, and not the reverse.
     """
-    pairs = _of_images(block.lists, rows, images)
+    start, stop = lists.block.start, lists.block.stop
+    part = rows.slice(start, stop)
+    pairs = _of_images(lists.lists, part, lists.right)
     if is_exact:
         pairs = pairs.filter(pl.col("left_id") < pl.col("right_id"))
-    linked = pl.concat([pairs["left_id"], pairs["right_id"]]).unique().sort()
-    numbers: Indices = images.row_numbers(linked)[link_positions(pairs, linked)]
-    return numbers
+    left = rows.numbers[start + row_of_each(part, pairs["left_id"])]
+    return _links(left, row_of_each(lists.right, pairs["right_id"]))
 
 
-def _of_images(pairs: pl.DataFrame, rows: Items, images: Items) -> pl.DataFrame:
+def _links(left: Indices, right: Indices) -> Indices:
+    ordered = np.sort(np.stack([left, right], axis=1).astype(np.int64), axis=1)
+    return np.unique(ordered, axis=0)
+
+
+def _of_images(pairs: pl.DataFrame, rows: Items, images: Items | ListedImages) -> pl.DataFrame:
     """The pairs of images of pairs of rows, of which each orientation of an image is one."""
     return item_pairs(pairs, rows, images) if rows.is_turned else pairs

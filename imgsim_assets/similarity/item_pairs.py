@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import polars as pl
 
 from imgsim_assets.similarity.items import ORIENTATION, Items
+from imgsim_assets.similarity.listed_images import ListedImages
 from imgsim_assets.similarity.neighbor_lists import position_in_list
 from imgsim_assets.similarity.reusable_lists import SCHEMA as ROW_SCHEMA
 
@@ -22,13 +23,15 @@ _DESCENDING = [False, True, False]
 _SIDES = ("left", "right")
 
 
-def item_pairs(rows: pl.DataFrame, left: Items, right: Items, k: int | None = None) -> pl.DataFrame:
+def item_pairs(
+    rows: pl.DataFrame, left: Items, right: Items | ListedImages, k: int | None = None
+) -> pl.DataFrame:
     """The pairs of items that pairs of rows imply.
 
     Args:
         rows: neighbor lists of the rows.
         left: the left rows.
-        right: the right rows.
+        right: the right rows, or those of the pairs.
         k: the greatest number of pairs of a left item; None for all.
 
     Returns:
@@ -57,7 +60,7 @@ def item_pairs(rows: pl.DataFrame, left: Items, right: Items, k: int | None = No
     return pairs.select(list(pairs_schema(left, right)))
 
 
-def pairs_schema(left: Items, right: Items) -> pl.Schema:
+def pairs_schema(left: Items, right: Items | ListedImages) -> pl.Schema:
     """The columns of `item_pairs`."""
     is_turned = left.is_turned or right.is_turned
     return pl.Schema(SCHEMA | ({ORIENTATION: pl.Int8} if is_turned else {}))

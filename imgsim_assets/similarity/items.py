@@ -26,7 +26,7 @@ from imgsim_assets.similarity.join_input import JoinInput
 from imgsim_assets.similarity.vector_blocks import Part, VectorBlocks
 from imgsim_assets.storage.commit import Commit
 from imgsim_assets.storage.id_blocks import IdBlock, id_blocks
-from imgsim_assets.storage.row_blocks import RowBlocks, begins_item, matched_blocks, sorted_rows
+from imgsim_assets.storage.row_blocks import RowBlocks, begins_item, sorted_rows
 from imgsim_assets.storage.store import Store
 
 # Why an image is not compared; null for images that are.
@@ -109,6 +109,14 @@ class Items:
         """The id of each item."""
         return self.images.gather(self.first_rows, ["id"])["id"]
 
+    def spans(self, ids: pl.Series) -> tuple[Indices, Indices]:
+        """The first row of each item (p,) of some ids, in any order, and how many rows it has."""
+        return self.spans_of(self.ids.search_sorted(ids).to_numpy())
+
+    def spans_of(self, numbers: Indices) -> tuple[Indices, Indices]:
+        """The first row of each of some items (p,), by number, and how many rows it has."""
+        return self.first_rows[numbers], np.bincount(self.numbers)[numbers]
+
     @property
     def count(self) -> int:
         """How many items there are."""
@@ -126,24 +134,29 @@ class Items:
 
     def row_numbers(self, row_ids: pl.Series) -> Indices:
         """The numbers of the rows with some ids (as of `row_blocks`), both ascending."""
-        wanted = RowBlocks.of(row_ids.alias("id").to_frame())
-        found, first = [np.empty(0, np.int64)], 0
-        for some, rows in matched_blocks(wanted, self.row_blocks, "id"):
-            if some.height:
-                found.append(first + np.flatnonzero(rows["id"].is_in(some["id"].implode())))
-            first += rows.height
-        return np.concatenate(found)
+        return np.concatenate([numbers for numbers, _ in self._found(row_ids)])
 
     def images_of(self, row_ids: pl.Series) -> pl.DataFrame:
-        """The images of some rows (ids as of `row_blocks`), in their order.
+        """The images of some rows (ids as of `row_blocks`), each once, in their order.
 
         Returns:
-            row_id, and the columns of `images`.
+            row_id, its number as `row`, and the columns of `images`.
         """
-        numbers = self.row_numbers(row_ids.unique().sort())
-        return self.images.gather(numbers).with_columns(
-            self.row_blocks.gather(numbers, ["id"])["id"].alias("row_id")
+        return pl.concat(
+            self.images.gather(numbers).with_columns(ids.alias("row_id"), pl.Series("row", numbers))
+            for numbers, ids in self._found(row_ids.unique().sort())
         )
+
+    def _found(self, row_ids: pl.Series) -> Iterator[tuple[Indices, pl.Series]]:
+        """The numbers of the rows with some ids, ascending, and their ids; at least one part."""
+        for start, rows in self.row_blocks.blocks(["id"]):
+            ids = rows["id"]
+            count = row_ids.search_sorted(ids[-1], side="right") if len(ids) else 0
+            is_found = ids.is_in(row_ids[:count].implode())
+            yield start + np.flatnonzero(is_found.to_numpy()), ids.filter(is_found)
+            row_ids = row_ids[count:]
+            if not len(row_ids):
+                return
 
     @cached_property
     def row_blocks(self) -> RowBlocks:

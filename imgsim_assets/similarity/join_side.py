@@ -31,7 +31,9 @@ class JoinSide:
     @classmethod
     def of(cls, items: Items) -> JoinSide:
         """All rows of items."""
-        value = items.keys[VALUE] if VALUE in items.keys.columns else None
+        value = None
+        if VALUE in items.images.columns:
+            value = items.images.read(0, len(items), [VALUE])[VALUE]
         return cls(items.blocks, items.numbers, value, items.max_images)
 
     def __len__(self) -> int:

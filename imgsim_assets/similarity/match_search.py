@@ -57,8 +57,8 @@ class MatchSearch:
     def pairs(self, lists: ListBlock, depth: int | None) -> pl.DataFrame:
         """The pairs of items that a block of lists implies, at most `depth` of each left item."""
         part = self.left.slice(lists.block.start, lists.block.stop)
-        pairs = item_pairs(lists.lists, part, self.right, depth)
-        return mean_best(pairs, part, self.right, self.threshold) if self._is_mean else pairs
+        pairs = item_pairs(lists.lists, part, lists.right, depth)
+        return mean_best(pairs, part, lists.right, self.threshold) if self._is_mean else pairs
 
     @property
     def _is_mean(self) -> bool:

@@ -10,6 +10,7 @@ from imgsim_assets.images.orientation import ORIENTATIONS
 from imgsim_assets.similarity.cosine import Doubles, Indices
 from imgsim_assets.similarity.item_pairs import in_order
 from imgsim_assets.similarity.items import Items
+from imgsim_assets.similarity.listed_images import ListedImages
 from imgsim_assets.similarity.vector_blocks import cosines
 
 # Pairs of images that are scored at once.
@@ -17,7 +18,9 @@ _MAX_CELLS = 1 << 20
 _COUNT = len(ORIENTATIONS)
 
 
-def mean_best(pairs: pl.DataFrame, left: Items, right: Items, threshold: float) -> pl.DataFrame:
+def mean_best(
+    pairs: pl.DataFrame, left: Items, right: Items | ListedImages, threshold: float
+) -> pl.DataFrame:
     """Score pairs of items by the mean, over the left images, of the best right image.
 
     Of a left image in several orientations, the best one counts.
@@ -29,7 +32,7 @@ def mean_best(pairs: pl.DataFrame, left: Items, right: Items, threshold: float) 
         pairs: pairs of items with their best images, as of `item_pairs`, at least those that
             reach the threshold.
         left: the left rows.
-        right: the right rows.
+        right: the right rows, or those of the pairs.
         threshold: minimum of the mean, inclusive.
 
     Returns:
@@ -38,7 +41,7 @@ def mean_best(pairs: pl.DataFrame, left: Items, right: Items, threshold: float) 
     if not pairs.height:
         return pairs
     (left_start, left_count), (right_start, right_count) = (
-        _spans(items, pairs[f"{side}_id"]) for side, items in (("left", left), ("right", right))
+        items.spans(pairs[f"{side}_id"]) for side, items in (("left", left), ("right", right))
     )
     means = np.empty(pairs.height)
     cells = np.cumsum(left_count * right_count)
@@ -52,15 +55,9 @@ def mean_best(pairs: pl.DataFrame, left: Items, right: Items, threshold: float) 
     return in_order(scored.filter(pl.col("similarity") >= threshold))
 
 
-def _spans(items: Items, ids: pl.Series) -> tuple[Indices, Indices]:
-    """The first row of each item, and how many it has."""
-    number = items.ids.search_sorted(ids).to_numpy()
-    return items.first_rows[number], np.bincount(items.numbers)[number]
-
-
 def _means(
     left: Items,
-    right: Items,
+    right: Items | ListedImages,
     left_start: Indices,
     left_count: Indices,
     right_start: Indices,

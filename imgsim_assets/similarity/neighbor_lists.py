@@ -33,6 +33,7 @@ from imgsim_assets.similarity.cosine import Doubles, Indices
 from imgsim_assets.similarity.items import Items
 from imgsim_assets.similarity.join_side import JoinSide
 from imgsim_assets.similarity.join_spec import JoinSpec
+from imgsim_assets.similarity.listed_images import ListedImages
 from imgsim_assets.similarity.references import References
 from imgsim_assets.similarity.reusable_lists import SCHEMA, ReusableLists
 from imgsim_assets.storage.id_blocks import IdBlock
@@ -88,13 +89,14 @@ class ListBlock(NamedTuple):
     """The neighbor lists of a block of left rows, see LIST_SCHEMA.
 
     `is_cached` says whether there are cached lists of the block, `is_unchanged` whether these are
-    the ones.
+    the ones. `right` are the right rows that these lists name, and those of other blocks.
     """
 
     block: IdBlock
     lists: pl.DataFrame
     is_cached: bool
     is_unchanged: bool
+    right: ListedImages
 
 
 def neighbor_lists(
@@ -312,12 +314,14 @@ class _Update:
         depth = self.spec.depth(self.right.max_images)
         right_rows = np.unique(np.concatenate([lists.j for lists in found]))
         right_ids = self.right.row_blocks.gather(right_rows, ["id"])["id"]
+        listed = [*(each.pairs["right_id"] for _, each in group), right_ids]
+        images = ListedImages(self.right, listed)
         for block, reusable in group:
             added = Lists.of_block(found, block.start, block.stop)
             is_unchanged = reusable.is_unchanged and not len(added.i)
             added_ids = right_ids.gather(np.searchsorted(right_rows, added.j))
             lists = reusable.cached if is_unchanged else reusable.merged(added, depth, added_ids)
-            yield ListBlock(block, lists, reusable.is_cached, is_unchanged)
+            yield ListBlock(block, lists, reusable.is_cached, is_unchanged, images)
 
 
 def among(rows: RowBlocks, others: RowBlocks) -> NDArray[np.bool_]:

@@ -23,6 +23,7 @@ from imgsim_assets.progress import Log, silent
 from imgsim_assets.similarity.cosine import Doubles, Indices
 from imgsim_assets.similarity.items import ORIENTATION, Items, turned_keys
 from imgsim_assets.similarity.join import cosine_matrix
+from imgsim_assets.similarity.listed_images import ListedImages, row_of_each
 from imgsim_assets.similarity.materialized import ORIENTATIONS_PROPERTY
 from imgsim_assets.similarity.vector_blocks import Part, VectorBlocks, cosines
 from imgsim_assets.storage.commit import Commit
@@ -167,25 +168,25 @@ def inverse(orientation: Indices) -> Indices:
     return undone
 
 
-def best_of_images(rows: pl.DataFrame, left: Items, right: Items, k: int | None) -> pl.DataFrame:
+def best_of_images(
+    rows: pl.DataFrame, left: Items, right: Items | ListedImages, k: int | None
+) -> pl.DataFrame:
     """Of pairs of rows the best of each pair of images, and at most k of each left image.
 
     Args:
         rows: left_id, right_id (keys of rows) and similarity.
         left: the left rows.
-        right: the right rows; one side is turned.
+        right: the right rows, or those of the pairs; one side is turned.
         k: how many right images a left image keeps, the most similar first; None for all.
     """
     pairs = rows
     for side, items in (("left", left), ("right", right)):
         count = len(ORIENTATIONS) if items.is_turned else 1
-        number = pl.int_range(pl.len(), dtype=pl.Int64)
-        numbers = items.rows.select(
-            pl.col("id").alias(f"{side}_id"),
-            (number // count).alias(f"_{side}"),
-            (number % count).alias(f"_{side}_{ORIENTATION}"),
+        number = row_of_each(items, rows[f"{side}_id"])
+        pairs = pairs.with_columns(
+            pl.Series(f"_{side}", number // count),
+            pl.Series(f"_{side}_{ORIENTATION}", number % count),
         )
-        pairs = pairs.join(numbers, on=f"{side}_id", how="left", maintain_order="left")
     order = ["_left", "similarity", "_right", f"_left_{ORIENTATION}", f"_right_{ORIENTATION}"]
     ordered = pairs.sort(order, descending=[False, True, False, False, False])
     best = ordered.unique(["_left", "_right"], keep="first", maintain_order=True)

@@ -131,7 +131,9 @@ def test_updated_lists_of_a_self_join_equal_a_full_computation(
 
 @settings(max_examples=20, deadline=None)
 @given(
-    kinds=st.lists(st.sampled_from([families, nearly_equal, constant, lattice]), min_size=1, max_size=3),
+    kinds=st.lists(
+        st.sampled_from([families, nearly_equal, constant, lattice]), min_size=1, max_size=3
+    ),
     dim=st.sampled_from([8, 64]),
     threshold=st.sampled_from([-1.0, 0.5, 0.9, 1.0]),
     changed=st.sets(st.integers(0, 79), max_size=8),

@@ -22,9 +22,7 @@ _FINGERPRINT = "f" * 16
 _ROWS_PER_APPEND = 5000
 
 
-def write_catalog(
-    store: Store, name: str, vectors: Floats, changed: Sequence[int] = ()
-) -> None:
+def write_catalog(store: Store, name: str, vectors: Floats, changed: Sequence[int] = ()) -> None:
     """Write the embeddings and the index of a catalog: one image per item.
 
     The items whose numbers are `changed` have other images than in a catalog without any.

@@ -212,7 +212,7 @@ def evident_pairs(
         left,
         right,
         spec,
-        partial(_candidates, left, right, spec),
+        partial(_candidates, left, spec),
         role=NEIGHBOR_LISTS,
         cached=cached,
     )
@@ -224,7 +224,7 @@ def evident_pairs(
             right,
             left,
             spec,
-            partial(_candidates, right, left, spec),
+            partial(_candidates, right, spec),
             role=_RIGHT_LISTS,
             centroids=RIGHT_CENTROIDS,
             cached=cached_right.swapped() if cached_right is not None else None,
@@ -245,11 +245,12 @@ def evident_pairs(
     return EvidentPairs(accepted.select(candidates.columns), found, files, lists.incremental)
 
 
-def _candidates(left: Items, right: Items, spec: JoinSpec, block: ListBlock) -> pl.DataFrame:
+def _candidates(left: Items, spec: JoinSpec, lists: ListBlock) -> pl.DataFrame:
     """The pairs of rows that are compared: the best right images of each left image of a block."""
-    if not left.is_turned and not right.is_turned:
-        return top_pairs(block.lists, spec)
-    return best_of_images(block.lists.select(list(ROW_SCHEMA)), left, right, spec.k)
+    if not left.is_turned and not lists.right.is_turned:
+        return top_pairs(lists.lists, spec)
+    part = left.slice(lists.block.start, lists.block.stop)
+    return best_of_images(lists.lists.select(list(ROW_SCHEMA)), part, lists.right, spec.k)
 
 
 def with_evidence(rows: pl.DataFrame, pairs: pl.DataFrame) -> pl.DataFrame:
