@@ -316,7 +316,9 @@ class EncoderSettings(Settings):
         details += [self.precision] if has_precision else []
         details += ["its own transform"] if self.resize == WEIGHTS_TRANSFORM else []
         details += ["decoded on a GPU"] if self.decode == GPU else []
-        return f"{self.name} ({', '.join(details)})" if details else self.name
+        is_unnamed = self.library == ONNX and self.name == DEFAULT_ENCODER
+        name = "an ONNX file" if is_unnamed else self.name
+        return f"{name} ({', '.join(details)})" if details else name
 
 
 def _unknown_name(name: str) -> str:

@@ -223,6 +223,7 @@ def test_describe_names_precision_and_resize() -> None:
 
     assert chosen.describe() == "resnet50 (bf16, its own transform)"
     assert EncoderSettings(name="hog_color", precision="fp32").describe() == "hog_color"
+    assert EncoderSettings(weights="m.onnx").describe() == "an ONNX file (m.onnx)"
     assert (
         EncoderSettings(name="resnet50", decode="gpu").describe() == "resnet50 (decoded on a GPU)"
     )
