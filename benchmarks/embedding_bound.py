@@ -31,7 +31,7 @@ import numpy as np
 from benchmarks.embedding import members, mobilenet
 from imgsim_assets.encoders.encoder import load_encoder, min_decode_size
 from imgsim_assets.encoders.hardware import has_bf16, usable_cores
-from imgsim_assets.encoders.settings import BF16, FP32, EncoderSettings
+from imgsim_assets.encoders.settings import BF16, FP32, IMGSIM_COPY, EncoderSettings
 from imgsim_assets.encoders.stage import EmbeddingStage
 from imgsim_assets.images.decode import decode
 from imgsim_assets.storage.store import Store
@@ -53,12 +53,16 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--images", type=Path, required=True, help="tar of CLASS/NAME.jpg")
-    parser.add_argument("--weights", type=Path, required=True, help="mobilenet_v2 state dict")
+    parser.add_argument("--weights", type=Path, help="mobilenet_v2 state dict; default: imgsim_copy")
     parser.add_argument("--precision", choices=(FP32, BF16), default=BF16 if has_bf16() else FP32)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--count", type=int, default=1500, help="images per round")
     args = parser.parse_args()
-    settings = mobilenet(args.weights, args.precision)
+    settings = (
+        mobilenet(args.weights, args.precision)
+        if args.weights
+        else EncoderSettings(name=IMGSIM_COPY, device="cpu")
+    )
     images = dict(islice(members(args.images), args.count))
     report(measure(images, settings, args.rounds))
 
