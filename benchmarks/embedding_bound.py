@@ -53,7 +53,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--images", type=Path, required=True, help="tar of CLASS/NAME.jpg")
-    parser.add_argument("--weights", type=Path, help="mobilenet_v2 state dict; default: imgsim_copy")
+    parser.add_argument(
+        "--weights", type=Path, help="mobilenet_v2 state dict; default: imgsim_copy"
+    )
     parser.add_argument("--precision", choices=(FP32, BF16), default=BF16 if has_bf16() else FP32)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--count", type=int, default=1500, help="images per round")
