@@ -167,11 +167,13 @@ def _resolve(
     Raises:
         StoreError: `text` is neither a file nor a catalog of the store.
         SourceError: the list cannot be read or has no valid row, or its columns are not clear.
-        click.UsageError: the list lacks a column that an option names.
+        click.UsageError: the list lacks a column that an option names, or the catalog has vectors
+            of another encoder than the option --encoder.
     """
     if _CATALOG_NAME.fullmatch(text) and not Path(text).exists():
         names = catalog_names(store)
         if text in names:
+            _require_own_encoder(store, text, encoder)
             return CatalogArg(text, text)
         raise StoreError(
             f"{text!r} is neither a file nor a catalog of {store.url}; catalogs: "
@@ -194,6 +196,23 @@ def _resolve(
     title = without_secrets(text)
     has_numbers = not options.columns
     return CatalogArg(name, title, settings, loader, found.fields, found.notices, has_numbers)
+
+
+def _require_own_encoder(store: Store, name: str, encoder: EncoderSettings) -> None:
+    """Refuse an option --encoder that is not the encoder of a catalog of the store."""
+    source = click.get_current_context().get_parameter_source("encoder")
+    commit = embeddings_table(store, name).latest()
+    if source is click.core.ParameterSource.DEFAULT or commit is None:
+        return
+    recorded = encoder_from_commit(commit)
+    # A factory may have any name in YAML.
+    is_same_name = encoder.factory is not None or encoder.name == recorded.name
+    if encoder.factory != recorded.factory or not is_same_name:
+        raise click.UsageError(
+            f"--encoder: {name} has vectors of {recorded.describe()}, and this command embeds "
+            "lists only; remove the option, give the list in place of the catalog, or change the "
+            "encoder where the catalog is declared"
+        )
 
 
 def _list_name(text: str, options: ListOptions) -> str:

@@ -199,7 +199,8 @@ class EncoderSettings(Settings):
             is_declared = getattr(self, key) not in (None, {})
             if is_declared and library not in libraries:
                 fix = "remove the key" if "name" in self.model_fields_set else "add 'name'"
-                raise ValueError(f"{key}: {library} has none, only {' or '.join(libraries)}; {fix}")
+                others = " or ".join(libraries)
+                raise ValueError(f"{key}: {library} takes none, only {others}; {fix}")
 
     def _check_torchvision(self) -> None:
         if self.name not in BACKBONES:

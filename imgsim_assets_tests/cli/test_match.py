@@ -167,6 +167,21 @@ def test_stored_catalogs_are_matched_by_name(shell: Shell) -> None:
     assert "products, suppliers" in unknown.err
 
 
+def test_encoder_option_that_stored_vectors_contradict_is_refused(shell: Shell) -> None:
+    indexed(shell.store, "products", {"p0": tiny(0), "p1": tiny(1)})
+    _catalog_of(shell, "products")
+
+    own = "imgsim_assets_tests.support.encoders:thumbnail"
+    same = shell("match", "products", "products", "--encoder", own, "--json")
+    other = shell("match", "products", "products", "--encoder", "imgsim_copy")
+    groups = shell("groups", "products", "--encoder", "imgsim_copy")
+
+    assert same.code == 0, same.err
+    assert (other.code, groups.code) == (2, 2)
+    for refused in (other, groups):
+        assert f"--encoder: products has vectors of {own}" in refused.err
+
+
 def test_stored_catalogs_are_matched_one_to_one(shell: Shell) -> None:
     """The best match of both products is the same supplier item."""
     indexed(shell.store, "products", {"p": tiny(1), "q": tiny(8, like=1)})

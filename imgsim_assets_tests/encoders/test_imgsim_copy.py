@@ -76,8 +76,8 @@ def test_fingerprint_follows_the_weights(monkeypatch: pytest.MonkeyPatch) -> Non
     [
         ("precision", "bf16", "imgsim_copy computes in fp32 only"),
         ("resize", "weights_transform", "the weights of imgsim_copy have no transform"),
-        ("weights", "own.pth", "weights: imgsim_copy has none"),
-        ("revision", "main", "revision: imgsim_copy has none"),
+        ("weights", "own.pth", "weights: imgsim_copy takes none"),
+        ("revision", "main", "revision: imgsim_copy takes none"),
     ],
 )
 def test_key_that_it_does_not_have_is_rejected(key: str, value: str, message: str) -> None:

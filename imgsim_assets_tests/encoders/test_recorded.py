@@ -47,7 +47,7 @@ def test_relative_weights_override_becomes_absolute(
 @pytest.mark.parametrize(
     ("name", "device", "weights", "message"),
     [
-        (HOG_COLOR, None, "own.pth", "weights: hog_color has none"),
+        (HOG_COLOR, None, "own.pth", "weights: hog_color takes none"),
         ("resnet18", "tpu", None, "device: 'tpu' is not one of"),
         ("resnet18", None, "V9", "weights: resnet18 has no 'V9'"),
     ],
