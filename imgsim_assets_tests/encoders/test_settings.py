@@ -128,7 +128,7 @@ def test_factory_may_have_any_name() -> None:
         ({"name": "local-dir:"}, "write local-dir:FOLDER"),
         ({"name": "sscd"}, "weights: sscd needs the path of its TorchScript"),
         ({"name": "timm/a.b", "weights": "own.pth"}, "weights: timm takes none"),
-        ({"name": "open_clip/A/b", "revision": "1"}, "revision: open_clip has none"),
+        ({"name": "open_clip/A/b", "revision": "1"}, "revision: open_clip takes none"),
         ({"name": "timm/a.b", "pool": "cls"}, "pool: timm takes none, only transformers"),
         ({"name": "resnet50", "input": {"side": 300}}, "input: torchvision takes none, only onnx"),
         ({"name": "resnet50", "options": {"a": 1}}, "options: torchvision takes none"),
