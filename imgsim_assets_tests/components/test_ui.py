@@ -87,7 +87,7 @@ def test_each_shard_shows_its_own_rows_and_statuses(page: sync_api.Page) -> None
     page.goto("/assets/products/images?view=partitions&partition=001")
 
     page.get_by_text("dagster/row_count").first.wait_for()
-    chart = page.locator('img[alt="items by status"]').first
+    chart = page.locator('img[alt="images by status"]').first
     chart.wait_for(state="attached")
     assert chart.evaluate("image => image.decode().then(() => image.naturalWidth)") > 100
     for shard in ("000", "001", "002"):
