@@ -26,7 +26,7 @@ from PIL import Image
 from benchmarks import limits
 from benchmarks.image_pool import CachedEncoder, Pool
 from benchmarks.image_split import Part
-from imgsim_assets.encoders.settings import IMGSIM_COPY, EncoderSettings
+from imgsim_assets.encoders.settings import IMGSIM_COPY, IMGSIM_COPY_THRESHOLD, EncoderSettings
 from imgsim_assets.images.perturbations import PERTURBATIONS, perturb
 
 PART: Part = "reporting"
@@ -48,12 +48,14 @@ class Quality:
         pool: the images.
         originals: (m,) rows of the images that were edited.
         copies: by edit, the unit vectors (m, d) of the copies.
+        recommended: threshold of the encoder, None for one without.
     """
 
     encoder: str
     pool: Pool
     originals: NDArray[np.int64]
     copies: dict[str, NDArray[np.float32]]
+    recommended: float | None = None
 
     @property
     def title(self) -> str:
@@ -128,8 +130,11 @@ def main() -> None:
 
 
 def _settings(name: str, weights: str | None) -> EncoderSettings:
-    trained = TRAINED if name == IMGSIM_COPY and weights is not None else None
-    return EncoderSettings(name=name, weights=weights, factory=trained)
+    if name == IMGSIM_COPY and weights is not None:
+        return EncoderSettings(
+            name=name, weights=weights, factory=TRAINED, threshold=IMGSIM_COPY_THRESHOLD
+        )
+    return EncoderSettings(name=name, weights=weights)
 
 
 def described(settings: EncoderSettings) -> str:
@@ -158,7 +163,8 @@ def measure(encoder: CachedEncoder, archive: Path, count: int) -> Quality:
         edit: encoder.vectors(f"{archive.stem}.{edit}.{len(originals)}", lambda: copies(edit))  # noqa: B023
         for edit in PERTURBATIONS
     }
-    return Quality(encoder.settings.name, pool, originals, vectors)
+    settings = encoder.settings
+    return Quality(settings.name, pool, originals, vectors, settings.recommended_threshold)
 
 
 def tables(measured: Sequence[Quality]) -> Iterator[str]:
@@ -168,15 +174,16 @@ def tables(measured: Sequence[Quality]) -> Iterator[str]:
     for each in measured:
         yield from _operating_points(each)
     for each in measured:
-        thresholds = [_threshold_of_items(each, budget) for budget in ITEM_BUDGETS]
+        thresholds = {
+            f"{budget:.0%} false best": _threshold_of_items(each, budget) for budget in ITEM_BUDGETS
+        }
+        if each.recommended is not None:
+            thresholds["recommended"] = each.recommended
         columns = [
             {edit: float(np.mean(own >= value)) for edit, own in each.own.items()}
-            for value in thresholds
+            for value in thresholds.values()
         ]
-        names = [
-            f"{budget:.0%} false best, {value:.3f}"
-            for budget, value in zip(ITEM_BUDGETS, thresholds, strict=True)
-        ]
+        names = [f"{name}, {value:.3f}" for name, value in thresholds.items()]
         yield from _edits([], f"recall by edit, {each.title}", columns, names)
 
 
