@@ -77,7 +77,7 @@ def test_an_update_of_twice_the_rows_reads_twice_the_blocks_of_keys(
         assert report.incremental
         reads.append(counted.total())
 
-    # Where each block of lists reads all keys of right rows, the factor is 2.4 and more.
+    # The factor would be larger where each block of lists read all keys of right rows.
     assert reads[1] < 2.2 * reads[0]
 
 
