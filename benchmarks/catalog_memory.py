@@ -28,7 +28,8 @@ from imgsim_assets.download.ledger.table import empty_ledger, ledger_table
 from imgsim_assets.encoders import vectors as vector_table
 from imgsim_assets.encoders.recorded import FINGERPRINT
 from imgsim_assets.encoders.table import SCHEMA, embeddings_table
-from imgsim_assets.encoders.vectors import VectorRows, VectorTable
+from imgsim_assets.encoders.vector_rows import VectorRows
+from imgsim_assets.encoders.vectors import VectorTable
 from imgsim_assets.index.stage import IndexStage, open_index
 from imgsim_assets.pipeline.invariants import index_invariants
 from imgsim_assets.similarity.calibration import CatalogItems, calibrate

@@ -34,7 +34,8 @@ from benchmarks.catalog_memory import in_process
 from imgsim_assets.encoders import vectors as vector_table
 from imgsim_assets.encoders.recorded import FINGERPRINT
 from imgsim_assets.encoders.table import SCHEMA, embeddings_table
-from imgsim_assets.encoders.vectors import VectorRows, VectorTable
+from imgsim_assets.encoders.vector_rows import VectorRows
+from imgsim_assets.encoders.vectors import VectorTable
 from imgsim_assets.index.stage import IndexStage
 from imgsim_assets.similarity import neighbor_lists
 from imgsim_assets.similarity.block_join import Lists, join, kept_lists

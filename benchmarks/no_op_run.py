@@ -20,7 +20,8 @@ from imgsim_assets.download.status import OK
 from imgsim_assets.encoders.encoder import fingerprint
 from imgsim_assets.encoders.settings import HOG_COLOR, EncoderSettings
 from imgsim_assets.encoders.stage import EmbeddingStage
-from imgsim_assets.encoders.vectors import VectorRows, VectorTable
+from imgsim_assets.encoders.vector_rows import VectorRows
+from imgsim_assets.encoders.vectors import VectorTable
 from imgsim_assets.pipeline.invariants import embeddings_invariants
 from imgsim_assets.storage.commit import DataFile, PendingCommit
 from imgsim_assets.storage.shards import Shard, shard_index

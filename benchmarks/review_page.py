@@ -28,7 +28,8 @@ from playwright import sync_api
 from imgsim_assets.download.ledger.table import ledger_table
 from imgsim_assets.encoders.encoder import fingerprint
 from imgsim_assets.encoders.settings import HOG_COLOR, EncoderSettings
-from imgsim_assets.encoders.vectors import VectorRows, VectorTable
+from imgsim_assets.encoders.vector_rows import VectorRows
+from imgsim_assets.encoders.vectors import VectorTable
 from imgsim_assets.pipeline.catalog import CatalogPipeline
 from imgsim_assets.pipeline.match import MatchPipeline
 from imgsim_assets.pipeline.settings import CatalogSettings, MatchMatrixSettings

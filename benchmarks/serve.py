@@ -34,7 +34,8 @@ from imgsim_assets.download.ledger.table import empty_ledger, ledger_table
 from imgsim_assets.encoders.recorded import ENCODER, FINGERPRINT, to_metadata
 from imgsim_assets.encoders.settings import EncoderSettings
 from imgsim_assets.encoders.table import embeddings_table
-from imgsim_assets.encoders.vectors import VectorRows, VectorTable
+from imgsim_assets.encoders.vector_rows import VectorRows
+from imgsim_assets.encoders.vectors import VectorTable
 from imgsim_assets.index.settings import IndexSettings
 from imgsim_assets.index.stage import IndexStage, open_index
 from imgsim_assets.storage.commit import Commit, PendingCommit

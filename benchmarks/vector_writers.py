@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 
 from imgsim_assets.encoders.vector_files import vector_files
-from imgsim_assets.encoders.vectors import VectorRows, VectorTable
+from imgsim_assets.encoders.vector_rows import VectorRows
+from imgsim_assets.encoders.vectors import VectorTable
 from imgsim_assets.storage.files import Files
 from imgsim_assets.storage.store import Store, open_files
 

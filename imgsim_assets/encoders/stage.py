@@ -15,6 +15,7 @@ import polars as pl
 from imgsim_assets.catalog.image_key import IMAGE
 from imgsim_assets.download.ledger.table import ledger_table
 from imgsim_assets.download.status import OK
+from imgsim_assets.encoders.copied_vectors import copy_from_other_catalogs
 from imgsim_assets.encoders.embeddings_writer import EmbeddingsWriter
 from imgsim_assets.encoders.encoder import (
     Encoder,
@@ -227,8 +228,8 @@ class EmbeddingStage:
         known.reasons.update(too_small)
         missing = self._vectors.missing(images - known.reasons.keys())
         if missing:
-            work.reused += self._vectors.copy_from_other_catalogs(
-                missing, accepted_flags=known.accepted_flags
+            work.reused += copy_from_other_catalogs(
+                self._store, self._vectors, missing, accepted_flags=known.accepted_flags
             )
             for flag, flagged in self._vectors.flagged().items():
                 known.flagged[flag] |= flagged & images

@@ -14,12 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from imgsim_assets.encoders.copied_vectors import copy_from_other_catalogs
 from imgsim_assets.encoders.encoder import Encoder, default_batch_size, min_decode_size
 from imgsim_assets.encoders.engine import EncodedBatch, Engine
 from imgsim_assets.encoders.probe import probe_vectors, recorded_probe, require_same_vectors
 from imgsim_assets.encoders.recorded import FINGERPRINT, load_encoder_of
 from imgsim_assets.encoders.settings import EncoderSettings
-from imgsim_assets.encoders.vectors import VectorRows, VectorTable
+from imgsim_assets.encoders.vector_rows import VectorRows
+from imgsim_assets.encoders.vectors import VectorTable
 from imgsim_assets.errors import CorruptFileError, StoreError
 from imgsim_assets.images.decode import decode
 from imgsim_assets.images.errors import ImageError
@@ -88,7 +90,7 @@ class TurnedVectors:
         missing = [table.missing(images) for table in self._tables]
         for table, keys in zip(self._tables, missing, strict=True):
             if keys:
-                table.copy_from_other_catalogs(keys)
+                copy_from_other_catalogs(self._store, table, keys)
         wanted = sorted(set().union(*missing))
         if not wanted:
             return

@@ -11,7 +11,7 @@ from __future__ import annotations
 import uuid
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -150,24 +150,46 @@ def frames_with(
         missing -= shared
 
 
-def drop_damaged(table: Table, commit: Commit) -> int:
+def _same(base: Commit) -> Mapping[str, Any]:
+    return base.properties
+
+
+def drop_damaged(
+    table: Table, commit: Commit, next_properties: Callable[[Commit], Mapping[str, Any]] = _same
+) -> int:
     """Commit a table without the damaged files of a commit; a later run computes their rows.
 
     Returns:
         The number of files that were dropped.
     """
     damaged = {file.metadata[FILE_PAIR] for file in commit.files if not table.is_intact(file)}
+    return drop_files(table, damaged, next_properties)
+
+
+def drop_files(
+    table: Table, pairs: set[str], next_properties: Callable[[Commit], Mapping[str, Any]]
+) -> int:
+    """Commit a table without some pairs of files.
+
+    Args:
+        table: holds the files.
+        pairs: FILE_PAIR of the files.
+        next_properties: those of the new commit, by its base.
+
+    Returns:
+        The number of files that were dropped.
+    """
     dropped = 0
 
     def change(base: Commit | None) -> PendingCommit | None:
         nonlocal dropped
         if base is None:
             return None
-        kept = [file for file in base.files if file.metadata[FILE_PAIR] not in damaged]
+        kept = [file for file in base.files if file.metadata[FILE_PAIR] not in pairs]
         dropped = len(base.files) - len(kept)
         if not dropped:
             return None
-        return PendingCommit(kept, inputs=base.inputs, properties=base.properties)
+        return PendingCommit(kept, inputs=base.inputs, properties=next_properties(base))
 
     table.commit(change)
     return dropped

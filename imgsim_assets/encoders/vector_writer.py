@@ -13,7 +13,8 @@ import numpy as np
 from imgsim_assets.encoders.engine import EncodedBatch
 from imgsim_assets.encoders.known_failures import KnownFailures
 from imgsim_assets.encoders.vector_files import FLAGS
-from imgsim_assets.encoders.vectors import VectorRows, VectorTable, concat_rows
+from imgsim_assets.encoders.vector_rows import VectorRows, concat_rows
+from imgsim_assets.encoders.vectors import VectorTable
 
 COMMIT_EVERY_SECONDS = 5.0
 # Batches that become unit vectors at once.

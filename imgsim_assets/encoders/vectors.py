@@ -7,7 +7,7 @@ file of vectors is a small file of its keys, so that looking up keys reads no ve
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,22 +17,33 @@ from numpy.typing import NDArray
 
 from imgsim_assets.catalog.image_key import image_key
 from imgsim_assets.encoders.recorded import FINGERPRINT
+from imgsim_assets.encoders.sha256_bits import first_bits
 from imgsim_assets.encoders.vector_files import (
     AUDIT_ROWS,
     BAD,
     FILE_PAIR,
     FLAGS,
-    VectorFile,
     bad_in,
     compact,
     compaction_is_due,
     count_bad,
+    drop_damaged,
+    drop_files,
     frames_with,
     vector_files,
     write_vectors,
 )
+from imgsim_assets.encoders.vector_rows import (
+    NO_VECTORS,
+    VectorRows,
+    frame_of,
+    rows_of,
+    select_rows,
+    vectors_in,
+)
+from imgsim_assets.encoders.wanted_images import WantedImages
 from imgsim_assets.errors import CorruptFileError, StoreError
-from imgsim_assets.storage.commit import Commit, DataFile, PendingCommit
+from imgsim_assets.storage.commit import Commit, PendingCommit
 from imgsim_assets.storage.digest import RowsDigest
 from imgsim_assets.storage.gc import GENERATION, PER_IMAGE, SHA256, new_generation
 from imgsim_assets.storage.row_blocks import RowBlocks
@@ -43,25 +54,6 @@ from imgsim_assets.text import counted
 _DIM = "dim"
 # Property: how often a table dropped damaged vectors. What is computed from the table has it too.
 REBUILDS = "vector_rebuilds"
-# Vectors that are copied from another catalog in one append.
-_MAX_COPIED_BYTES = 32 * 2**20
-# Hex digits of 64 bits.
-_PREFIX_DIGITS = 16
-
-
-@dataclass(frozen=True)
-class VectorRows:
-    """Unit vectors of images.
-
-    Attributes:
-        sha256: of the bytes of n images.
-        vectors: (n, d) float32, of norm 1.
-        norms: (n,) float32, the norms of the encoder's features.
-    """
-
-    sha256: Sequence[str]
-    vectors: NDArray[np.float32]
-    norms: NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -73,27 +65,17 @@ class VectorAudit:
     missing: int
 
 
-NO_VECTORS = VectorRows([], np.empty((0, 0), np.float32), np.empty(0, np.float32))
-
-
-def concat_rows(rows: Sequence[VectorRows]) -> VectorRows:
-    """The rows of all parts, one after the other."""
-    if not rows:
-        return NO_VECTORS
-    return VectorRows(
-        [sha256 for part in rows for sha256 in part.sha256],
-        np.concatenate([part.vectors for part in rows]),
-        np.concatenate([part.norms for part in rows]),
-    )
-
-
 class VectorTable:
-    """The vectors of one catalog under one encoder fingerprint."""
+    """The vectors of one catalog under one encoder fingerprint.
+
+    Attributes:
+        fingerprint: of the encoder.
+        table: `<name>/vectors/<fingerprint>`.
+    """
 
     def __init__(self, store: Store, name: str, fingerprint: str) -> None:
-        self._store = store
         self._name = name
-        self._fingerprint = fingerprint
+        self.fingerprint = fingerprint
         self.table: Table = store.table(f"{name}/vectors/{fingerprint}", key=SHA256)
 
     @property
@@ -161,7 +143,7 @@ class VectorTable:
                 frame = self.table.read_file(file)
             except CorruptFileError as error:
                 raise self._damaged(commit, error) from error
-            yield _vector_rows(frame)
+            yield rows_of(frame)
 
     def audit(self, images: Iterable[pl.Series]) -> VectorAudit:
         """Check that images have a vector of norm 1; after a missing one, a generation begins.
@@ -174,12 +156,12 @@ class VectorTable:
         Raises:
             StoreError: as `read` does.
         """
-        prefixes = [np.empty(0, np.uint64), *map(_hash_prefix, images)]
+        prefixes = [np.empty(0, np.uint64), *map(first_bits, images)]
         expected = np.unique(np.concatenate(prefixes))
         has_vector = np.zeros(len(expected), dtype=bool)
         bad = 0
         for part in self.parts():
-            keys = _hash_prefix(pl.Series(part.sha256, dtype=pl.String))
+            keys = first_bits(pl.Series(part.sha256, dtype=pl.String))
             positions = np.searchsorted(expected, keys)
             for start in range(0, len(keys), AUDIT_ROWS):
                 rows = np.flatnonzero(np.isin(keys[start : start + AUDIT_ROWS], expected)) + start
@@ -207,7 +189,7 @@ class VectorTable:
         commit = self.table.latest()
         for file in commit.files_with_role() if commit is not None else ():
             if file.metadata.get(BAD) != 0 and bad_in(self.table.read_file(file)):
-                self._drop({file.metadata[FILE_PAIR]})
+                drop_files(self.table, {file.metadata[FILE_PAIR]}, _properties_after_drop)
 
     def flagged(self) -> dict[str, set[str]]:
         """The sha256 of images that have a vector, by each of `vector_files.FLAGS`."""
@@ -228,10 +210,10 @@ class VectorTable:
         """
         if not rows.sha256:
             return
-        added = write_vectors(self.table, _frame(rows), flags=flags)
+        added = write_vectors(self.table, frame_of(rows), flags=flags)
         properties = {
             PER_IMAGE: True,
-            FINGERPRINT: self._fingerprint,
+            FINGERPRINT: self.fingerprint,
             _DIM: rows.vectors.shape[1],
         }
 
@@ -262,7 +244,7 @@ class VectorTable:
         if not ordered:
             return NO_VECTORS
         found = list(self._frames(set(ordered)))
-        return _select(ordered, pl.concat(found, how="diagonal_relaxed"))
+        return select_rows(ordered, pl.concat(found, how="diagonal_relaxed"))
 
     def read_rows(
         self, images: RowBlocks
@@ -281,7 +263,7 @@ class VectorTable:
             StoreError: as `read` does, after the parts that were found.
         """
         commit = self.table.latest()
-        wanted = _WantedImages(images)
+        wanted = WantedImages(images)
         try:
             for file in reversed(vector_files(commit) if commit is not None else []):
                 if not wanted.may_be_in(file):
@@ -291,7 +273,7 @@ class VectorTable:
                 frame = self.table.read_file(file.rows)
                 rows, positions = wanted.find(frame[SHA256])
                 wanted.missing[rows] = False
-                yield rows, _vectors(frame)[positions]
+                yield rows, vectors_in(frame)[positions]
         except CorruptFileError as error:
             raise self._damaged(commit, error) from error
         if wanted.missing.any():
@@ -332,27 +314,7 @@ class VectorTable:
 
     def _drop_damaged(self, commit: Commit) -> int:
         """Commit the table without the files that fail their checksum, and without their keys."""
-        return self._drop(
-            {file.metadata[FILE_PAIR] for file in commit.files if not self._is_intact(file)}
-        )
-
-    def _drop(self, pairs: set[str]) -> int:
-        """Commit the table without some files; returns how many were dropped."""
-        dropped = 0
-
-        def change(base: Commit | None) -> PendingCommit | None:
-            nonlocal dropped
-            if base is None:
-                return None
-            kept = [file for file in base.files if file.metadata[FILE_PAIR] not in pairs]
-            dropped = len(base.files) - len(kept)
-            if not dropped:
-                return None
-            properties = {**base.properties, **_rebuilds(base, dropped=True)}
-            return PendingCommit(kept, properties={**properties, GENERATION: new_generation()})
-
-        self.table.commit(change)
-        return dropped
+        return drop_damaged(self.table, commit, _properties_after_drop)
 
     def begin_generation(self, *, first: bool = False) -> None:
         """Let the next runs of the embeddings look up the vectors of all images again.
@@ -367,97 +329,6 @@ class VectorTable:
             return PendingCommit(base.files, inputs=base.inputs, properties=properties)
 
         self.table.commit(change)
-
-    def _is_intact(self, file: DataFile) -> bool:
-        try:
-            self.table.read_bytes(file)
-        except CorruptFileError:
-            return False
-        return True
-
-    def copy_from_other_catalogs(
-        self, missing: set[str], *, accepted_flags: Iterable[str] = ()
-    ) -> int:
-        """Copy and commit vectors of missing images from catalogs with the same fingerprint.
-
-        Holds the vectors of some files at a time.
-
-        Args:
-            missing: sha256 of images; those that were found are removed from the set.
-            accepted_flags: those of `vector_files.FLAGS` that the images may have.
-
-        Returns:
-            The number of vectors that were copied.
-        """
-        before = len(missing)
-        suffix = f"/vectors/{self._fingerprint}"
-        for name in self._store.table_names():
-            if missing and name.endswith(suffix) and name != self.table.name:
-                self._copy_from(self._store.table(name, key=SHA256), missing, set(accepted_flags))
-        return before - len(missing)
-
-    def _copy_from(self, other: Table, missing: set[str], accepted_flags: set[str]) -> None:
-        commit = other.latest()
-        by_flags: dict[frozenset[str], list[VectorFile]] = {}
-        for file in vector_files(commit) if commit is not None else ():
-            if file.flags <= accepted_flags:
-                by_flags.setdefault(file.flags, []).append(file)
-        for flags, files in by_flags.items():
-            self._copy_files(other, files, missing, flags)
-
-    def _copy_files(
-        self, other: Table, files: Sequence[VectorFile], missing: set[str], flags: frozenset[str]
-    ) -> None:
-        copied: list[VectorRows] = []
-        for rows in frames_with(other, files, missing, skip_damaged=True):
-            copied.append(_vector_rows(rows))
-            if sum(part.vectors.nbytes for part in copied) >= _MAX_COPIED_BYTES:
-                self.append(concat_rows(copied), flags=flags)
-                copied.clear()
-        self.append(concat_rows(copied), flags=flags)
-
-
-class _WantedImages:
-    """Images (n,) whose vectors are read, by 128 bits of their sha256.
-
-    Attributes:
-        missing: (n,) whose vectors have not been found yet.
-    """
-
-    def __init__(self, images: RowBlocks) -> None:
-        self.missing = np.ones(len(images), dtype=bool)
-        hashes = np.empty(len(images), np.uint64), np.empty(len(images), np.uint64)
-        for start, rows in images.blocks([SHA256]):
-            for column, of_block in zip(hashes, _hash_parts(rows[SHA256]), strict=True):
-                column[start : start + rows.height] = of_block
-        self._order = np.lexsort(hashes[::-1]).astype(np.uint32)
-        self._prefix, self._rest = (column[self._order] for column in hashes)
-
-    def may_be_in(self, file: VectorFile) -> bool:
-        """Whether the prefix of a file allows one of the missing images."""
-        lowest, highest = (int(file.prefix.ljust(_PREFIX_DIGITS, digit), 16) for digit in "0f")
-        start = np.searchsorted(self._prefix, np.uint64(lowest), "left")
-        stop = np.searchsorted(self._prefix, np.uint64(highest), "right")
-        return bool(self.missing[self._order[start:stop]].any())
-
-    def find(self, keys: pl.Series) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Which missing images are among some keys: their row numbers, and positions in keys."""
-        prefix, rest = _hash_parts(keys)
-        start, stop = (np.searchsorted(self._prefix, prefix, side) for side in ("left", "right"))
-        counts = stop - start
-        positions = np.repeat(np.arange(len(keys)), counts)
-        at = np.arange(len(positions)) - np.repeat(np.cumsum(counts) - counts, counts)
-        at += start[positions]
-        rows = self._order[at].astype(np.int64)
-        found = self.missing[rows] & (self._rest[at] == rest[positions])
-        return rows[found], positions[found]
-
-    @property
-    def missing_count(self) -> int:
-        """How many different images are missing."""
-        missing = self.missing[self._order]
-        pairs = np.stack([self._prefix[missing], self._rest[missing]], axis=1)
-        return len(np.unique(pairs, axis=0))
 
 
 def vectors_digest(images: RowBlocks, fingerprint: str, rebuild_count: int) -> str:
@@ -474,45 +345,13 @@ def _generation(commit: Commit | None) -> str | None:
     return commit.properties.get(GENERATION) if commit is not None else None
 
 
+def _properties_after_drop(base: Commit) -> Mapping[str, Any]:
+    properties = {**base.properties, **_rebuilds(base, dropped=True)}
+    return {**properties, GENERATION: new_generation()}
+
+
 def _rebuilds(base: Commit | None, *, dropped: bool) -> Mapping[str, Any]:
     """The property REBUILDS of the next commit, left out while it is 0."""
     before = base.properties.get(REBUILDS, 0) if base is not None else 0
     rebuilds = int(before) + dropped
     return {REBUILDS: rebuilds} if rebuilds else {}
-
-
-def _hash_bits(sha256: pl.Series, start: int) -> NDArray[np.uint64]:
-    """The first 64 bits of hashes in hex, or the last; they tell millions of images apart."""
-    numbers = sha256.str.slice(start, _PREFIX_DIGITS).str.to_integer(base=16, dtype=pl.UInt64)
-    return numbers.to_numpy().astype(np.uint64, copy=False)
-
-
-def _hash_prefix(sha256: pl.Series) -> NDArray[np.uint64]:
-    return _hash_bits(sha256, 0)
-
-
-def _hash_parts(sha256: pl.Series) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-    """The first 64 bits of hashes in hex, and the last 64."""
-    return _hash_bits(sha256, 0), _hash_bits(sha256, -_PREFIX_DIGITS)
-
-
-def _select(ordered: Sequence[str], frame: pl.DataFrame) -> VectorRows:
-    """The rows of some keys, in their order."""
-    keys = pl.DataFrame({SHA256: ordered}, schema={SHA256: pl.String})
-    return _vector_rows(keys.join(frame, on=SHA256, how="inner", maintain_order="left"))
-
-
-def _vector_rows(frame: pl.DataFrame) -> VectorRows:
-    return VectorRows(frame[SHA256].to_list(), _vectors(frame), frame["norm"].to_numpy())
-
-
-def _vectors(frame: pl.DataFrame) -> NDArray[np.float32]:
-    return np.ascontiguousarray(frame["vector"].to_numpy(), dtype=np.float32)
-
-
-def _frame(rows: VectorRows) -> pl.DataFrame:
-    width = rows.vectors.shape[1]
-    return pl.DataFrame(
-        {SHA256: rows.sha256, "vector": rows.vectors, "norm": rows.norms},
-        schema={SHA256: pl.String, "vector": pl.Array(pl.Float32, width), "norm": pl.Float32},
-    )

@@ -24,7 +24,8 @@ from imgsim_assets.encoders.recorded import (
     load_recorded,
     require_named_program,
 )
-from imgsim_assets.encoders.vectors import REBUILDS, VectorRows, VectorTable, concat_rows
+from imgsim_assets.encoders.vector_rows import VectorRows, concat_rows
+from imgsim_assets.encoders.vectors import REBUILDS, VectorTable
 from imgsim_assets.errors import SettingsError
 from imgsim_assets.images.decode import decode
 from imgsim_assets.similarity.calibration import CatalogItems

@@ -22,6 +22,7 @@ from imgsim_assets.storage.shards import Shard, shard_index
 from imgsim_assets.storage.store import Store
 from imgsim_assets_tests.support.catalogs import THUMBNAIL, embed_shards, fill, fill_shard, tiny
 from imgsim_assets_tests.support.counting_files import CountingFiles
+from imgsim_assets_tests.support.damage import flip_bit
 
 _VECTORS = f"shop/vectors/{fingerprint(THUMBNAIL)}"
 _SHARD = Shard(0, 4)
@@ -107,7 +108,11 @@ def test_vectors_of_an_earlier_version_are_looked_up_once(store: Store) -> None:
 
 def _drop_all(store: Store) -> None:
     table = VectorTable(store, "shop", fingerprint(THUMBNAIL))
-    table._drop({file.metadata["part"] for file in table.table.latest().files})  # type: ignore[union-attr]
+    commit = table.table.latest()
+    assert commit is not None
+    for file in commit.files:
+        flip_bit(store, table.table, file)
+    table.drop_damaged()
 
 
 def _restore_first_version(store: Store) -> None:

@@ -18,7 +18,8 @@ from imgsim_assets.encoders.encoder import fingerprint, load_encoder
 from imgsim_assets.encoders.settings import EncoderSettings
 from imgsim_assets.encoders.stage import EmbeddingStage, StoppedError
 from imgsim_assets.encoders.table import embeddings_table
-from imgsim_assets.encoders.vectors import VectorRows, VectorTable
+from imgsim_assets.encoders.vector_rows import VectorRows
+from imgsim_assets.encoders.vectors import VectorTable
 from imgsim_assets.errors import EncoderError, StoreError
 from imgsim_assets.images.decode import decode
 from imgsim_assets.index.stage import IndexStage

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from imgsim_assets.encoders import vector_files
-from imgsim_assets.encoders.vectors import VectorRows, VectorTable
+from imgsim_assets.encoders.vector_rows import VectorRows
+from imgsim_assets.encoders.vectors import VectorTable
 from imgsim_assets.storage.commit import Commit, DataFile
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import Table

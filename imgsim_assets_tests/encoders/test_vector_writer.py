@@ -11,8 +11,9 @@ from imgsim_assets.encoders.engine import EncodedBatch
 from imgsim_assets.encoders.known_failures import KnownFailures
 from imgsim_assets.encoders.table import embeddings_table
 from imgsim_assets.encoders.vector_files import TRUNCATED
+from imgsim_assets.encoders.vector_rows import VectorRows
 from imgsim_assets.encoders.vector_writer import VectorWriter
-from imgsim_assets.encoders.vectors import VectorRows, VectorTable
+from imgsim_assets.encoders.vectors import VectorTable
 from imgsim_assets.storage.store import Store
 from imgsim_assets_tests.support.catalogs import THUMBNAIL
 

@@ -9,9 +9,11 @@ import numpy as np
 import polars as pl
 import pytest
 
-from imgsim_assets.encoders import vectors
+from imgsim_assets.encoders import copied_vectors, vectors
+from imgsim_assets.encoders.copied_vectors import copy_from_other_catalogs
 from imgsim_assets.encoders.vector_files import KEYS
-from imgsim_assets.encoders.vectors import VectorAudit, VectorRows, VectorTable
+from imgsim_assets.encoders.vector_rows import VectorRows
+from imgsim_assets.encoders.vectors import VectorAudit, VectorTable
 from imgsim_assets.errors import StoreError
 from imgsim_assets.storage.commit import ROWS, DataFile
 from imgsim_assets.storage.gc import GENERATION, PER_IMAGE
@@ -170,7 +172,7 @@ def test_missing_vectors_are_copied_from_other_catalogs(
     _table(store, "second").append(_rows(["b", "c", "d"], seed=2))
     missing = {"a", "b", "c", "x"}
 
-    copied = _table(store, "third").copy_from_other_catalogs(missing)
+    copied = copy_from_other_catalogs(store, _table(store, "third"), missing)
 
     assert copied == 3
     assert missing == {"x"}
@@ -183,7 +185,7 @@ def test_vectors_of_another_encoder_are_not_copied(store: Store) -> None:
     VectorTable(store, "first", "f" * 16).append(_rows(["a"]))
     missing = {"a"}
 
-    assert _table(store, "second").copy_from_other_catalogs(missing) == 0
+    assert copy_from_other_catalogs(store, _table(store, "second"), missing) == 0
     assert missing == {"a"}
     assert _table(store, "second").table.latest() is None
 
@@ -193,7 +195,7 @@ def test_damaged_vectors_of_another_catalog_are_not_copied(store: Store) -> None
     _damage(store, _table(store, "first"))
     missing = {"a"}
 
-    assert _table(store, "second").copy_from_other_catalogs(missing) == 0
+    assert copy_from_other_catalogs(store, _table(store, "second"), missing) == 0
     assert missing == {"a"}
 
 
@@ -204,7 +206,7 @@ def test_intact_files_of_damaged_table_are_copied(store: Store) -> None:
     _damage(store, other)
     missing = {"a", "b", "c"}
 
-    assert _table(store, "second").copy_from_other_catalogs(missing) == 1
+    assert copy_from_other_catalogs(store, _table(store, "second"), missing) == 1
     assert missing == {"a", "b"}
 
 
@@ -216,10 +218,10 @@ def test_files_are_copied_in_parts_and_later_vectors_win(
     names = [f"{turn:02d}" for turn in range(12)]
     for turn, name in enumerate(names):
         other.append(_rows([name, "again"], seed=turn))
-    monkeypatch.setattr(vectors, "_MAX_COPIED_BYTES", at_a_time)
+    monkeypatch.setattr(copied_vectors, "_MAX_COPIED_BYTES", at_a_time)
     mine = _table(store, "second")
 
-    assert mine.copy_from_other_catalogs({*names, "again", "nowhere"}) == 13
+    assert copy_from_other_catalogs(store, mine, {*names, "again", "nowhere"}) == 13
 
     expected = other.read([*names, "again"])
     np.testing.assert_array_equal(mine.read([*names, "again"]).vectors, expected.vectors)

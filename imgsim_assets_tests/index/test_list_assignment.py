@@ -5,7 +5,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from imgsim_assets.encoders.vectors import VectorRows, VectorTable
+from imgsim_assets.encoders.vector_rows import VectorRows
+from imgsim_assets.encoders.vectors import VectorTable
 from imgsim_assets.index import list_assignment
 from imgsim_assets.index.list_assignment import assigned_lists, nearest_lists
 from imgsim_assets.storage.row_blocks import RowBlocks

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from imgsim_assets.download.ledger.table import PROPERTIES, ledger_frame, ledger_table
-from imgsim_assets.encoders.vectors import VectorRows, VectorTable
+from imgsim_assets.encoders.vector_rows import VectorRows
+from imgsim_assets.encoders.vectors import VectorTable
 from imgsim_assets.errors import CorruptFileError, StoreError
 from imgsim_assets.storage.blobs import PINS
 from imgsim_assets.storage.commit import Commit, DataFile, PendingCommit, replace_shard

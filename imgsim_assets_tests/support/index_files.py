@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from imgsim_assets.encoders.vectors import VectorRows, VectorTable
+from imgsim_assets.encoders.vector_rows import VectorRows
+from imgsim_assets.encoders.vectors import VectorTable
 from imgsim_assets.index.build import write_index
 from imgsim_assets.index.entries import IMAGES, NO_ENTRIES, update_entries
 from imgsim_assets.index.flat import FlatIndex

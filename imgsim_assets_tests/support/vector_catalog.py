@@ -12,7 +12,8 @@ from imgsim_assets.download.ledger.table import PROPERTIES, ledger_frame, ledger
 from imgsim_assets.download.status import OK
 from imgsim_assets.encoders.recorded import FINGERPRINT
 from imgsim_assets.encoders.table import SCHEMA, embeddings_table
-from imgsim_assets.encoders.vectors import VectorRows, VectorTable
+from imgsim_assets.encoders.vector_rows import VectorRows
+from imgsim_assets.encoders.vectors import VectorTable
 from imgsim_assets.index.stage import IndexStage
 from imgsim_assets.storage.commit import PendingCommit
 from imgsim_assets.storage.store import Store
