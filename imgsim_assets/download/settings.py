@@ -201,6 +201,27 @@ class DownloadSettings(Settings):
         return hashlib.sha256(serialized.encode()).hexdigest()[:16]
 
     @property
+    def robots_txt_digest(self) -> str | None:
+        """A digest of the settings that decide how a host answers a request for its robots.txt.
+
+        None where a secret may decide it, of which no digest is made.
+        """
+        proxy = self.proxy.get_secret_value() if self.proxy is not None else None
+        has_secret = any(own.headers for own in self.hosts.values())
+        if has_secret or (proxy is not None and "@" in proxy):
+            return None
+        decisive = {
+            "accept_language": self.accept_language,
+            "allowed_hosts": sorted(self.allowed_hosts),
+            "ca_file": self.ca_file,
+            "cookies": self.cookies,
+            "proxy": proxy,
+            "unverified_hosts": sorted(self.unverified_hosts),
+            "user_agent": self.user_agent_header,
+        }
+        return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+
+    @property
     def max_bytes(self) -> int:
         """`max_megabytes` in bytes."""
         return int(self.max_megabytes * 1_000_000)

@@ -262,6 +262,36 @@ def test_value_of_a_header_is_not_part_of_the_digest() -> None:
 
 
 @pytest.mark.parametrize(
+    "changed",
+    [
+        {"user_agent": "shopbot/2"},
+        {"contact": "https://shop.example/bot"},
+        {"accept_language": "de"},
+        {"cookies": "per_host"},
+        {"ca_file": "ours.pem"},
+        {"allowed_hosts": ["127.0.0.1"]},
+        {"proxy": "http://10.0.0.1:3128"},
+        {"hosts": {"shop.example": {"verify_tls": False}}},
+    ],
+)
+def test_robots_txt_digest_depends_on_what_a_host_can_tell_apart(changed: dict[str, Any]) -> None:
+    usual = DownloadSettings().robots_txt_digest
+    assert DownloadSettings(**changed).robots_txt_digest not in (usual, None)
+    assert DownloadSettings(headers={"X-Key": "k"}, retries=0).robots_txt_digest == usual
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        {"proxy": "http://user:s3cret@10.0.0.1:3128"},
+        {"hosts": {"shop.example": {"headers": {"X-Key": "s3cret"}}}},
+    ],
+)
+def test_robots_txt_digest_of_secrets_is_not_made(secret: dict[str, Any]) -> None:
+    assert DownloadSettings(**secret).robots_txt_digest is None
+
+
+@pytest.mark.parametrize(
     ("headers", "message"),
     [
         ({"X Key": "s3cret"}, "'X Key' is not the name of a header"),

@@ -7,6 +7,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -103,6 +104,29 @@ def test_two_runs_keep_the_crawl_delay_of_a_host_together(catalog: Catalog, web:
     assert web.gets["/robots.txt"] == 1
     assert load.most == 1
     assert load.starts[-1] - load.starts[0] >= 14 * 0.05
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"user_agent": "other/1"},
+        {"accept_language": "de"},
+        {"hosts": {"127.0.0.1": {"headers": {"X-Token": "t0ken"}}}},
+    ],
+)
+def test_a_run_that_sends_other_headers_asks_for_robots_txt_itself(
+    other: dict[str, Any], catalog: Catalog, web: Web
+) -> None:
+    web.pages["/a.jpg"] = web.pages["/b.jpg"] = jpeg(1)
+    catalog.declare({"a": web.url("/a.jpg")})
+    catalog.run(fast_settings(respect_robots_txt=True))
+    assert catalog.statuses() == {"a": "ok"}
+
+    web.pages["/robots.txt"] = b"User-agent: *\nDisallow: /b.jpg"
+    catalog.declare({"a": web.url("/a.jpg"), "b": web.url("/b.jpg")})
+    catalog.run(fast_settings(respect_robots_txt=True, **other))
+
+    assert catalog.statuses() == {"a": "ok", "b": "robots_disallowed"}
 
 
 def test_a_crawl_delay_of_hours_is_a_refusal(catalog: Catalog, web: Web) -> None:

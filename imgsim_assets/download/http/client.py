@@ -69,8 +69,10 @@ class HttpClient:
         self._routes = Routes(settings, self._deadlines, self._shares)
         self._cookies = HostCookies() if settings.cookies else None
         self._robots_txt: dict[str, asyncio.Task[robots.RobotsTxt]] = {}
-        files = self._shares.files
-        self._shared_robots_txt = SharedRobotsTxt(files) if files is not None else None
+        self._shared_robots_txt: SharedRobotsTxt | None = None
+        files, kind = self._shares.files, settings.robots_txt_digest
+        if files is not None and kind is not None:
+            self._shared_robots_txt = SharedRobotsTxt(files, kind)
 
     async def __aenter__(self) -> Self:
         if self._settings.respect_robots_txt:

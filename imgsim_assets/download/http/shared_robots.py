@@ -1,7 +1,8 @@
 """The robots.txt files that runs over one store have fetched a short time ago.
 
 Of several runs that need one at the same time, the first one asks the host, and the others wait for
-its answer in the store.
+its answer in the store. They share it with runs whose requests are the same: a host may answer
+others otherwise.
 """
 
 from __future__ import annotations
@@ -28,10 +29,12 @@ class SharedRobotsTxt:
 
     Args:
         files: The root of the store.
+        kind: The same for runs that send the same requests.
     """
 
-    def __init__(self, files: Files) -> None:
+    def __init__(self, files: Files, kind: str) -> None:
         self._files = files
+        self._kind = kind
 
     async def get(self, origin: str, ask: Callable[[], Awaitable[str]]) -> str:
         """The text of an origin's robots.txt.
@@ -40,7 +43,8 @@ class SharedRobotsTxt:
             origin: Such as "https://example.com".
             ask: Fetches the text. What it raises is raised here, and kept from other runs.
         """
-        path = f"{ROBOTS_TXT}/{hashlib.sha256(origin.encode()).hexdigest()[:32]}.json"
+        key = hashlib.sha256(f"{self._kind} {origin}".encode()).hexdigest()[:32]
+        path = f"{ROBOTS_TXT}/{key}.json"
         deadline = time.monotonic() + _PATIENCE_S
         while (found := await asyncio.to_thread(self._read_or_claim, path)) is not None:
             text: str | None = found["text"]
