@@ -126,6 +126,22 @@ def errors_about(path: str | Path) -> Iterator[None]:
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 
+def in_home(path: str | Path) -> Path:
+    """A local path whose `~` or `~user` is the home folder.
+
+    Raises:
+        SettingsError: There is no such folder.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        home = Path(path).parts[0]
+        raise SettingsError(
+            f"{path}: nothing says where {home} is; write the whole path, or ./{home} for a "
+            "folder of that name"
+        ) from None
+
+
 def _is_temporary(error: OSError) -> bool:
     """Whether an error is about a temporary file of this package."""
     beginning = str(Path(tempfile.gettempdir()) / TEMPORARY)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import functools
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 from pydantic import (
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     GetCoreSchemaHandler,
     SecretStr,
@@ -17,6 +17,8 @@ from pydantic import (
     model_validator,
 )
 from pydantic_core import CoreSchema, core_schema
+
+from imgsim_assets.invalid_values import bounds_of, problem
 
 # Keys of earlier snapshots, for an error that names the present key.
 _RENAMED_KEYS = {
@@ -48,15 +50,8 @@ _RENAMED_KEYS = {
     "watch": "observe_schedule",
 }
 
-
-def _is_list(value: Any) -> Any:
-    if not isinstance(value, list | tuple):
-        raise ValueError(f"{value!r} is not a list; write one, such as [{value}]")
-    return value
-
-
-# Texts in a list; a single text is an error that shows how to write it.
-Names = Annotated[tuple[str, ...], BeforeValidator(_is_list)]
+# Texts in a list.
+Names = tuple[str, ...]
 
 
 class SecretValueError(ValueError):
@@ -68,9 +63,9 @@ def _without_value(value: Any, validate: Callable[[Any], Any]) -> Any:
     try:
         return validate(value)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
+        first: Any = error.errors(include_url=False)[0]
         location = "".join(f"{key}: " for key in first["loc"])
-        raise SecretValueError(location + first["msg"].removeprefix("Value error, ")) from None
+        raise SecretValueError(location + problem(first, value="the value")) from None
 
 
 # The last annotation of a field that holds secrets: errors of everything before it omit the value.
@@ -79,14 +74,33 @@ MASKED = WrapValidator(_without_value)
 Secret = Annotated[SecretStr, MASKED]
 
 
-def _without_secrets(values: Any, validate: Callable[[Any], Any]) -> Any:
+def _explained(settings: type[BaseModel], values: Any, validate: Callable[[Any], Any]) -> Any:
+    """Validate settings, and raise errors that say what to write and show no secret."""
     try:
         return validate(values)
     except ValidationError as error:
         details: list[Any] = [
-            {**line, "input": _printable_input(line)} for line in error.errors(include_url=False)
+            {
+                "type": "value_error",
+                "loc": line["loc"],
+                "input": _printable_input(line),
+                "ctx": {"error": _explanation(settings, line)},
+            }
+            for line in error.errors(include_url=False)
         ]
         raise ValidationError.from_exception_data(error.title, details) from None
+
+
+def _explanation(settings: type[BaseModel], line: Any) -> Exception:
+    """The error of one value; that of a validator or of inner settings stays."""
+    own = line.get("ctx", {}).get("error")
+    if isinstance(own, Exception):
+        return own
+    if line["type"] == "missing" and isinstance(line["loc"][-1], str):
+        return ValueError(f"the key is missing; write '{line['loc'][-1]}: ...'")
+    field = settings.model_fields.get(str(line["loc"][0])) if len(line["loc"]) == 1 else None
+    bounds = bounds_of(field.metadata) if field is not None else None
+    return ValueError(problem(line, bounds=bounds or None))
 
 
 def _printable_input(line: Any) -> Any:
@@ -100,7 +114,7 @@ def _printable_input(line: Any) -> Any:
 
 
 class Settings(BaseModel):
-    """Immutable settings whose errors suggest the key that was probably meant.
+    """Immutable settings whose errors say what to write, and suggest the key that was meant.
 
     Errors contain no secret: neither the value of a field that is `MASKED`, nor mappings that may
     hold one.
@@ -114,7 +128,7 @@ class Settings(BaseModel):
         # The reference moves outwards, so that the JSON schema still names the class.
         inner = {key: value for key, value in schema.items() if key != "ref"}
         return core_schema.no_info_wrap_validator_function(
-            _without_secrets, inner, ref=schema.get("ref")
+            functools.partial(_explained, cls), inner, ref=schema.get("ref")
         )
 
     @model_validator(mode="before")

@@ -7,7 +7,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from imgsim_assets.errors import SourceError, describe_error
+from imgsim_assets.errors import SettingsError, SourceError, describe_error, in_home
 
 
 @pytest.mark.parametrize(
@@ -51,6 +51,12 @@ def test_message_of_a_system_error_that_polars_reports(tmp_path: Path) -> None:
     assert message is not None
     assert message.startswith("No space left on device")
     assert "free some space" in message
+
+
+def test_a_home_that_nothing_knows_is_named_with_the_fix() -> None:
+    with pytest.raises(SettingsError, match=r"~nobody99/store: .*; write the whole path, or \./"):
+        in_home("~nobody99/store")
+    assert in_home("~/store") == Path.home() / "store"
 
 
 def test_error_of_the_code_has_no_message() -> None:

@@ -32,7 +32,7 @@ _LAYERS = [
     ["storage"],
     ["compute"],
     ["errors", "settings", "progress", "lazy", "scratch"],
-    ["text"],
+    ["text", "invalid_values"],
     ["pages"],
 ]
 _HEIGHT = {name: -depth for depth, layer in enumerate(_LAYERS) for name in layer}

@@ -26,7 +26,7 @@ from imgsim_assets.catalog.source_files import (
     is_local,
     split_literal_prefix,
 )
-from imgsim_assets.errors import SourceError
+from imgsim_assets.errors import SourceError, in_home
 
 if TYPE_CHECKING:
     import polars as pl
@@ -194,4 +194,4 @@ def _not_found(settings: SourceSettings, location: str, project_root: Path) -> S
 def _absolute(path: str, project_root: Path) -> str:
     if "://" in path:
         return path
-    return str(project_root / Path(path).expanduser())
+    return str(project_root / in_home(path))

@@ -22,7 +22,7 @@ from imgsim_assets.cli.operands import absolute_paths, name_from_path, source_li
 from imgsim_assets.cli.option_names import in_shell_words, options_by_key
 from imgsim_assets.cli.output import show_json
 from imgsim_assets.cli.terminal import echo
-from imgsim_assets.errors import SettingsError, SourceError
+from imgsim_assets.errors import SettingsError, SourceError, in_home
 from imgsim_assets.pipeline.settings import CatalogSettings
 from imgsim_assets.storage.project import defs_folder, find_project_root
 from imgsim_assets.text import counted
@@ -113,7 +113,7 @@ def _root(validated: ValidatedRows, source: str, settings: SourceSettings) -> di
     if settings.root or not paths or "://" in source:
         return {}
     folder = os.path.commonpath([Path(os.path.normpath(path)).parent for path in paths])
-    own = Path(source).expanduser().absolute().parent
+    own = in_home(source).absolute().parent
     return {} if folder == "/" or Path(folder).is_relative_to(own) else {"root": folder}
 
 
@@ -121,7 +121,7 @@ def _relative_to(root: Path, source: str) -> str:
     """A local path inside the project relative to its root; any other one absolute."""
     if "://" in source:
         return source
-    path = Path(source).expanduser().absolute()
+    path = in_home(source).absolute()
     return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
 
 

@@ -12,7 +12,7 @@ from imgsim_assets.cli.output import show_json
 from imgsim_assets.cli.output_paths import check_outputs
 from imgsim_assets.cli.spreadsheet import neutralized
 from imgsim_assets.cli.terminal import echo
-from imgsim_assets.errors import SettingsError
+from imgsim_assets.errors import SettingsError, in_home
 from imgsim_assets.search.image_files import list_image_files
 from imgsim_assets.text import counted
 
@@ -41,7 +41,7 @@ def command(folder: str, out: str | None, delimiter: str, recursive: bool, as_js
     separator = "\t" if delimiter == "\\t" else delimiter
     if len(separator) != 1 or separator in '"\r\n':
         raise click.UsageError(f"--delimiter: {delimiter!r} is not a single character")
-    target = Path(out or f"{Path(folder).expanduser().absolute()}.csv")
+    target = Path(out or f"{in_home(folder).absolute()}.csv")
     paths = [
         image.name if "://" in folder else str(Path(image.name).absolute())
         for image in list_image_files(folder, "FOLDER", recursive=recursive)

@@ -27,7 +27,7 @@ from imgsim_assets.download.settings import DownloadSettings
 from imgsim_assets.encoders.recorded import encoder_from_commit
 from imgsim_assets.encoders.settings import EncoderSettings
 from imgsim_assets.encoders.table import embeddings_table
-from imgsim_assets.errors import SourceError, StoreError
+from imgsim_assets.errors import SourceError, StoreError, in_home
 from imgsim_assets.gallery.document import ItemColumns
 from imgsim_assets.pipeline.loader import Loader, find_loader
 from imgsim_assets.pipeline.settings import CatalogSettings
@@ -217,7 +217,7 @@ def _require_own_encoder(store: Store, name: str, encoder: EncoderSettings) -> N
 
 def _list_name(text: str, options: ListOptions) -> str:
     """The file's name and a digest of its path and loader: unique, and the same in every run."""
-    path = text if "://" in text else str(Path(text).expanduser().resolve())
+    path = text if "://" in text else str(in_home(text).resolve())
     digest = hashlib.sha256(f"{path}\n{options.loader or ''}".encode()).hexdigest()[:8]
     stem = name_from_path(text)
     readable = stem[:40] if stem[:1].isalpha() else f"list_{stem[:35]}".rstrip("_")

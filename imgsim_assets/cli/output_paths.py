@@ -11,7 +11,7 @@ import click
 
 from imgsim_assets.catalog.settings import SourceSettings
 from imgsim_assets.catalog.source import open_source
-from imgsim_assets.errors import SourceError
+from imgsim_assets.errors import SourceError, in_home
 from imgsim_assets.search.image_files import is_folder_or_glob
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -71,7 +71,7 @@ def _texts(value: Any) -> Iterator[str]:
 
 def _is_same(text: str, path: Path) -> bool:
     try:
-        return path.samefile(Path(text).expanduser())
+        return path.samefile(in_home(text))
     except (OSError, ValueError):  # no path, or of no file
         return False
 

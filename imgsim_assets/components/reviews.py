@@ -12,6 +12,7 @@ import dagster as dg
 
 from imgsim_assets.components.asset_kwargs import AssetSettings, asset_kwargs
 from imgsim_assets.components.observed_input import Observation, ObservedInput, warn_if_missing
+from imgsim_assets.errors import in_home
 from imgsim_assets.text import counted
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class DeclaredReviews:
 
     @property
     def _path(self) -> Path:
-        return self.root / Path(self.file).expanduser()
+        return self.root / in_home(self.file)
 
     def observed(self, key: dg.AssetKey, group: str, settings: AssetSettings) -> ObservedInput:
         """The decisions as an external asset; each observation imports the file."""

@@ -11,6 +11,7 @@ import dagster as dg
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from imgsim_assets.errors import SettingsError
+from imgsim_assets.invalid_values import shown
 from imgsim_assets.settings import Settings
 
 S = TypeVar("S", bound=Settings)
@@ -257,9 +258,10 @@ def _described(error: ValidationError, attributes: Mapping[str, Any], locate: Lo
     for line in error.errors(include_url=False):
         key, written = _written(attributes, line["loc"])
         problem = line["msg"].removeprefix("Value error, ")
-        is_input = line["type"] != "value_error" and line["input"] == written
-        shown = f", not {written!r}" if is_input and isinstance(written, str | int | float) else ""
-        lines.append(f"{locate(key)}: {problem}{shown}")
+        if isinstance(written, str) and "{{" in written:
+            # What a template stands for may be a secret.
+            problem = problem.replace(shown(line["input"]), repr(written))
+        lines.append(f"{locate(key)}: {problem}")
     return "\n".join(dict.fromkeys(lines))
 
 

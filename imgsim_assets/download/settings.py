@@ -13,6 +13,7 @@ from typing import Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from imgsim_assets.download.request_settings import Headers, HostSettings, Proxy, canonical_host
+from imgsim_assets.errors import in_home
 from imgsim_assets.images.limits import MAX_PIXELS, can_open_heif
 from imgsim_assets.settings import Settings
 
@@ -144,7 +145,7 @@ class DownloadSettings(Settings):
         """The same settings, the path of `ca_file` made absolute."""
         if self.ca_file is None:
             return self
-        path = project_root / Path(self.ca_file).expanduser()
+        path = project_root / in_home(self.ca_file)
         return self.model_copy(update={"ca_file": str(path)})
 
     @property

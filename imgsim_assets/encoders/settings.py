@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from imgsim_assets.compute.device import require_device_name
 from imgsim_assets.encoders.backbones import BACKBONES
+from imgsim_assets.errors import in_home
 from imgsim_assets.settings import Settings
 
 HOG_COLOR = "hog_color"
@@ -269,9 +270,9 @@ class EncoderSettings(Settings):
         """The same settings, the path of a weights file or of a model's folder made absolute."""
         changes = {}
         if self.weights_file is not None:
-            changes["weights"] = str(project_root / Path(self.weights_file).expanduser())
+            changes["weights"] = str(project_root / in_home(self.weights_file))
         if self.model_dir is not None:
-            changes["name"] = f"{LOCAL_DIR}:{project_root / Path(self.model_dir).expanduser()}"
+            changes["name"] = f"{LOCAL_DIR}:{project_root / in_home(self.model_dir)}"
         return self.model_copy(update=changes) if changes else self
 
     @property

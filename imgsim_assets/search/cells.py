@@ -18,6 +18,7 @@ from imgsim_assets.catalog.image_cells import find_separator, image_lists, sever
 from imgsim_assets.download.settings import DownloadSettings
 from imgsim_assets.errors import SettingsError
 from imgsim_assets.search.dataset import DatasetOptions
+from imgsim_assets.search.image_files import local_path
 from imgsim_assets.search.image_ref import ImageRef, failed_image
 from imgsim_assets.search.item_rows import ItemRows
 from imgsim_assets.search.url_images import fetch_urls, is_url
@@ -45,7 +46,7 @@ def cells_of(values: pl.Series) -> list[Any]:
     texts = values.to_list()
     # The name of a file may have a comma.
     is_several = [
-        holds_several and not Path(text).expanduser().exists()
+        holds_several and not local_path(text).exists()
         for text, holds_several in zip(texts, several(values).fill_null(value=False), strict=True)
     ]
     if not any(is_several):
@@ -110,7 +111,7 @@ def _image(value: Any, row_name: str, by_url: Mapping[str, ImageRef], max_bytes:
     if isinstance(value, str) and is_url(value):
         return by_url[value]
     if isinstance(value, str | os.PathLike):
-        path = Path(value).expanduser()
+        path = local_path(value)
         return ImageRef(str(value), partial(_read_file, path, max_bytes))
     if isinstance(value, bytes):
         return ImageRef(row_name, partial(bytes, value))

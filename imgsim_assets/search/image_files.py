@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from os import PathLike
 from pathlib import Path
 
 from imgsim_assets.catalog.settings import SourceSettings
@@ -13,10 +14,18 @@ from imgsim_assets.search.image_ref import ImageRef
 from imgsim_assets.search.url_images import is_url
 
 
+def local_path(path: str | PathLike[str]) -> Path:
+    """The path of a file; one in a home that nothing knows is that of a missing file."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
+
+
 def is_folder_or_glob(text: str) -> bool:
     """Whether text names several files."""
     is_glob = any(character in text for character in "*?[")
-    return not is_url(text) and (is_glob or Path(text).expanduser().is_dir())
+    return not is_url(text) and (is_glob or local_path(text).is_dir())
 
 
 def list_image_files(location: str, argument: str, *, recursive: bool = True) -> list[ImageRef]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from imgsim_assets.download.settings import DownloadSettings
@@ -80,7 +79,7 @@ def _image_refs(
     recursive: bool,
     options: DatasetOptions,
 ) -> list[ImageRef]:
-    from imgsim_assets.search.image_files import list_image_files
+    from imgsim_assets.search.image_files import list_image_files, local_path
     from imgsim_assets.search.image_ref import ImageRef
     from imgsim_assets.search.url_images import fetch_urls, is_url
 
@@ -93,7 +92,7 @@ def _image_refs(
     urls = [text for text in texts if is_url(text)]
     by_url = fetch_urls(urls, options.download or DownloadSettings(), log=options.log)
     return [
-        by_url[text] if is_url(text) else ImageRef(text, Path(text).expanduser().read_bytes)
+        by_url[text] if is_url(text) else ImageRef(text, local_path(text).read_bytes)
         for text in texts
     ]
 

@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 
 from imgsim_assets.errors import ImgsimError, SettingsError, StoreError, describe_error
+from imgsim_assets.invalid_values import problem
 from imgsim_assets.text import printable_line
 
 _log = logging.getLogger(__name__)
@@ -90,6 +91,6 @@ async def _answer_invalid(_: Request, error: Exception) -> JSONResponse:
         raise AssertionError("this handler is of one error")
     first = error.errors()[0]
     field = ".".join(str(part) for part in first["loc"][1:])
-    message = _MESSAGES.get(first["type"], first["msg"].removeprefix("Value error, "))
+    message = _MESSAGES.get(first["type"]) or problem(first, value="the value")
     detail = f"{field}: {message}" if field else message
     return JSONResponse({"detail": printable_line(detail, 500)}, 422)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from imgsim_assets.errors import in_home
 from imgsim_assets.storage.project import find_project_root
 
 ENVIRONMENT_VARIABLE = "IMGSIM_STORE"
@@ -25,7 +26,7 @@ def absolute_url(url: str | Path, project_root: Path | None = None) -> str:
             above the working directory that holds a Dagster project.
     """
     location = str(url)
-    if "://" in location or Path(location).expanduser().is_absolute():
+    if "://" in location or in_home(location).is_absolute():
         return location
     return str((project_root or find_project_root()) / location)
 
@@ -34,4 +35,4 @@ def local_folder(url: str) -> Path | None:
     """The folder that a local path or a `file://` URL names; None for any other URL."""
     if "://" in url and not url.startswith("file://"):
         return None
-    return Path(url.removeprefix("file://")).expanduser().absolute()
+    return in_home(url.removeprefix("file://")).absolute()

@@ -180,4 +180,4 @@ def test_failed_groups_report_the_reason(products: Shell) -> None:
     assert unknown.code == 1
     assert "shoes" in unknown.err
     assert invalid.code == 2
-    assert "--canonical: Input should be" in invalid.err
+    assert "is not a choice; write" in invalid.err

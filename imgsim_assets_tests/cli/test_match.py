@@ -260,7 +260,7 @@ def test_results_are_written_in_every_format(demo: Shell, web: Web, suffix: str)
             ("--threshold", "high"),
             "--threshold: 'high' is not a cosine; give -1 to 1",
         ),
-        (("--mode", "some"), "--mode: Input should be"),
+        (("--mode", "some"), "--mode: 'some' is not a choice; write 'all'"),
         (("--mode", "top_k"), "--k: mode top_k needs it"),
         (("--columns", "id,link"), "--columns: list.csv has no column 'link'; it has 'id', 'url'"),
         (("--url", "link"), "--url: list.csv has no column 'link'"),
@@ -269,8 +269,8 @@ def test_results_are_written_in_every_format(demo: Shell, web: Web, suffix: str)
         (("--out", "nowhere/r.tsv"), "--out: there is no folder"),
         (("--allowed-host", "http://x/"), "--allowed-host: 'http://x/' is not a host"),
         (("--encoder", "hog_colr"), "did you mean hog_color"),
-        (("--batch-size", "0"), "--batch-size: Input should be greater than or equal to 1"),
-        (("--concurrency", "0"), "--concurrency: Input should be greater than or equal to 1"),
+        (("--batch-size", "0"), "--batch-size: 0 is too small; write 1 to"),
+        (("--concurrency", "0"), "--concurrency: 0 is too small; write 1 to 1024"),
     ],
 )
 def test_invalid_option_is_named_before_any_work(

@@ -197,7 +197,10 @@ def test_project_with_its_store_in_python_gives_no_settings(shell: Shell, web: W
         ({"headers": {"X-Key": "{{ env.NOT_SET }}"}}, "the environment variable NOT_SET is not"),
         ({"headers": {"X-Key": "{{ vault.key }}"}}, "'vault' is undefined"),
         ({"proxy": f"https://me:{SECRET}@proxy"}, "attributes.download.proxy: write it as http"),
-        ({"max_pixels": "many"}, "attributes.download.max_pixels: Input should be a valid integer"),
+        (
+            {"max_pixels": "many"},
+            "max_pixels: 'many' is not a whole number of pixels; write 1 to",
+        ),
     ],
 )
 def test_invalid_declaration_is_named_with_its_file(

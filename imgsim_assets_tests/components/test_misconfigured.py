@@ -38,7 +38,7 @@ CASES = {
     "no shards": (
         _CATALOG | {"shards": 0},
         _PAIR,
-        ["defs/products/defs.yaml:", "attributes.shards", "greater than or equal to 1"],
+        ["defs/products/defs.yaml:", "attributes.shards", "0 is too small; write 1 to 4096"],
     ),
     "threshold that is not a cosine": (
         _CATALOG,

@@ -103,12 +103,18 @@ def test_text_that_looks_like_a_literal_stays_text(
 @pytest.mark.parametrize(
     ("changed", "expected"),
     [
-        ({"shards": "{{ env.ENCODER }}"}, "attributes.shards: Input should be a valid integer"),
-        ({"shards": "{{ env.NOT_SET | int }}"}, "attributes.shards: Input should be greater than"),
+        (
+            {"shards": "{{ env.ENCODER }}"},
+            "attributes.shards: '{{ env.ENCODER }}' is not a whole number; write 1 to 4096",
+        ),
+        (
+            {"shards": "{{ env.NOT_SET | int }}"},
+            "attributes.shards: .* is too small; write 1 to",
+        ),
         ({"shards": "{{ shardz }}"}, "cannot be resolved: UndefinedError: 'shardz'"),
         ({"shards": "{{ 1 / 0 }}"}, "attributes.shards: the template '{{ 1 / 0 }}' cannot be"),
         ({"download": {"proxy": "{{ env.ENCODER }}"}}, "attributes.download.proxy: write it as"),
-        ({"shards": "four"}, "attributes.shards: Input should be a valid integer, .* not 'four'"),
+        ({"shards": "four"}, "attributes.shards: 'four' is not a whole number; write 1"),
         ({"source": None}, "attributes.source"),
     ],
 )

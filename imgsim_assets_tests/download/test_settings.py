@@ -298,7 +298,7 @@ def test_robots_txt_digest_of_secrets_is_not_made(secret: dict[str, Any]) -> Non
         ({"": "s3cret"}, "'' is not the name of a header"),
         ({"X-Key": "s3cret\r\nHost: other"}, "the value of X-Key must be one line"),
         ({"X-Key": "s3cret\u20ac"}, "the value of X-Key must be one line"),
-        ({"X-Key": ["s3cret"]}, "X-Key: Input should be a valid string"),
+        ({"X-Key": ["s3cret"]}, "X-Key: the value is not text; write text"),
         ({"X-Key": "s3cret", "x-key": "s3cret"}, "x-key is set twice"),
         ({"Host": "s3cret"}, "Host cannot be set here"),
         ({"user-agent": "s3cret"}, "user-agent cannot be set here: set user_agent"),

@@ -37,7 +37,7 @@ _PAIR = {"name": "pair", "left": "products", "right": "suppliers"}
         (
             CatalogSettings,
             _CATALOG | {"groups": {"canonical": "biggest"}},
-            "Input should be 'largest_resolution', 'largest_file' or 'first_seen'",
+            "'biggest' is not a choice; write 'largest_resolution', 'largest_file' or 'first_seen'",
         ),
         (CatalogSettings, _CATALOG | {"groups": {"canonical": []}}, "the list is empty"),
         (

@@ -37,14 +37,14 @@ def test_documented_settings_are_accepted(values: dict[str, Any]) -> None:
         ({"mode": "top_k"}, "k: mode top_k needs it"),
         ({"mode": "best", "k": 3}, "k: mode best has none; remove it, or set 'mode: top_k'"),
         ({"mode": "mutual", "k": 1}, "k: mode mutual has none"),
-        ({"mode": "top_k", "k": 0}, "greater than or equal to 1"),
-        ({"mode": "top_k", "k": 1001}, "less than or equal to 1000"),
+        ({"mode": "top_k", "k": 0}, "0 is too small; write 1 to 1000"),
+        ({"mode": "top_k", "k": 1001}, "1001 is too large; write 1 to 1000"),
         (
             {"compare": "mean_best", "threshold": None},
             "compare: mean_best needs a threshold, such as 'threshold: recommended'",
         ),
         ({"compare": "all"}, "'any', 'first' or 'mean_best'"),
-        ({"max_shared": 0}, "greater than or equal to 1"),
+        ({"max_shared": 0}, "0 is too small; write a number of at least 1"),
         ({"within": "brand"}, "'brand' is not a list; write one, such as [brand]"),
         ({"ignore": {"min_similarity": 0.9}}, "list"),
         ({"mode": "nearest"}, "'all', 'best', 'top_k', 'mutual' or 'one_to_one'"),
@@ -69,8 +69,8 @@ def test_invalid_match_settings_are_rejected_with_the_reason(
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"k": 0}, "greater than or equal to 1"),
-        ({"k": 1001}, "less than or equal to 1000"),
+        ({"k": 0}, "0 is too small; write 1 to 1000"),
+        ({"k": 1001}, "1001 is too large; write 1 to 1000"),
         ({"threshold": 2}, "2 is not a cosine"),
         ({"neighbors": 5}, "unknown key 'neighbors'"),
     ],
