@@ -16,7 +16,8 @@ from imgsim_assets.index.ivf import IvfIndex, list_count, trained_quantizer, tra
 from imgsim_assets.index.list_assignment import assigned_lists
 from imgsim_assets.index.writer import write_flat, write_ivf
 from imgsim_assets.storage.gc import SHA256
-from imgsim_assets.storage.row_blocks import RowBlocks, sorted_rows
+from imgsim_assets.storage.row_blocks import RowBlocks
+from imgsim_assets.storage.sorted_rows import sorted_rows
 
 
 def write_index(

@@ -32,7 +32,8 @@ from imgsim_assets.scratch import scratch_folder
 from imgsim_assets.storage.commit import Commit, PendingCommit
 from imgsim_assets.storage.gc import SHA256
 from imgsim_assets.storage.id_blocks import id_blocks
-from imgsim_assets.storage.row_blocks import RowBlocks, item_count, sorted_rows
+from imgsim_assets.storage.row_blocks import RowBlocks, item_count
+from imgsim_assets.storage.sorted_rows import sorted_rows
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import Table
 

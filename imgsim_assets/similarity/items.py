@@ -26,7 +26,8 @@ from imgsim_assets.similarity.join_input import JoinInput
 from imgsim_assets.similarity.vector_blocks import Part, VectorBlocks
 from imgsim_assets.storage.commit import Commit
 from imgsim_assets.storage.id_blocks import IdBlock, id_blocks
-from imgsim_assets.storage.row_blocks import RowBlocks, begins_item, sorted_rows
+from imgsim_assets.storage.row_blocks import RowBlocks, begins_item, ids_ascend, item_count
+from imgsim_assets.storage.sorted_rows import sorted_rows
 from imgsim_assets.storage.store import Store
 
 # Why an image is not compared; null for images that are.
@@ -92,6 +93,8 @@ class Items:
     @cached_property
     def numbers(self) -> Indices:
         """The number of each row's item, (n,), from 0 in the order of ids."""
+        if ids_ascend(self.images):
+            return np.arange(len(self))
         begins = np.empty(len(self), dtype=bool)
         last: str | None = None
         for start, rows in self.images.blocks(["id"]):
@@ -102,6 +105,8 @@ class Items:
     @cached_property
     def first_rows(self) -> Indices:
         """The first row of each item."""
+        if ids_ascend(self.images):
+            return self.numbers
         return np.flatnonzero(np.diff(self.numbers, prepend=-1))
 
     @property
@@ -111,16 +116,18 @@ class Items:
 
     def spans(self, ids: pl.Series) -> tuple[Indices, Indices]:
         """The first row of each item (p,) of some ids, in any order, and how many rows it has."""
-        return self.spans_of(self.ids.search_sorted(ids).to_numpy())
+        return self.spans_of(self.ids.search_sorted(ids).to_numpy().astype(np.int64))
 
     def spans_of(self, numbers: Indices) -> tuple[Indices, Indices]:
         """The first row of each of some items (p,), by number, and how many rows it has."""
+        if ids_ascend(self.images):
+            return numbers, np.ones_like(numbers)
         return self.first_rows[numbers], np.bincount(self.numbers)[numbers]
 
     @property
     def count(self) -> int:
         """How many items there are."""
-        return int(self.numbers[-1]) + 1 if len(self) else 0
+        return item_count(self.images)
 
     @cached_property
     def max_images(self) -> int:
@@ -212,6 +219,8 @@ def row_keys(images: RowBlocks) -> RowBlocks:
     Where an item has several images, `id` becomes the row's key.
     """
     schema = pl.Schema({name: of for name, of in images.schema.items() if name != "image"})
+    if ids_ascend(images):
+        return images.select(schema.names())
     parts = (
         _row_keys(images.read(block.start, block.stop)).select(schema.names())
         for block in id_blocks(images)
@@ -241,8 +250,9 @@ def recorded_rows(recorded: RowBlocks, *, turned: bool = False) -> RowBlocks:
         recorded = recorded.map(
             lambda block: block.filter(pl.col(LEFT_OUT).is_null()).drop(LEFT_OUT), kept
         )
-    by_image = ["id", "sha256"]
-    recorded = sorted_rows((rows for _, rows in recorded.blocks()), recorded.schema, by_image)
+    if not ids_ascend(recorded):
+        of_items = (recorded.read(block.start, block.stop) for block in id_blocks(recorded))
+        recorded = sorted_rows(of_items, recorded.schema, ["id", "sha256"])
     return row_keys(RowBlocks.of(turned_keys(recorded.all())) if turned else recorded)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
 from typing import Any, NamedTuple
@@ -112,6 +112,13 @@ class MaterializedResult:
     latest: Commit | None
     current: Commit | None
     reusable: Commit | None
+    # What `_intact` has read of each role.
+    _read: dict[str, _Intact] = field(default_factory=dict, init=False, compare=False, repr=False)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Without the rows that were read, which another process may not need.
+        of = self.table, self.properties, self.latest, self.current, self.reusable
+        return MaterializedResult, of
 
     @classmethod
     def for_recipe(
@@ -166,6 +173,11 @@ class MaterializedResult:
 
     def _intact(self, role: str) -> _Intact:
         """What the latest commit records of its input, as far as its files are intact."""
+        if role not in self._read:
+            self._read[role] = self._read_intact(role)
+        return self._read[role]
+
+    def _read_intact(self, role: str) -> _Intact:
         files = self.latest.files_with_role(role) if self.latest is not None else ()
         lost = []
 
@@ -301,6 +313,8 @@ def _is_renumbered(before: RowBlocks | None, now: RowBlocks) -> bool:
     """Whether an image of both has other numbers within its item, of which it can have several."""
     if before is None or "image" not in now.columns:
         return True
+    if before.equals(now):
+        return False
     image = ["id", "sha256"]
     return any(
         rows.join(others, on=[*image, "image"], how="anti")

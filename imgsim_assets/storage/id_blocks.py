@@ -60,6 +60,10 @@ def id_blocks(rows: RowBlocks) -> list[IdBlock]:
     Args:
         rows: with the column id.
     """
+    return rows.once(_id_blocks)
+
+
+def _id_blocks(rows: RowBlocks) -> list[IdBlock]:
     if len(rows) <= MIN_ROWS or (items := _Items.of(rows)) is None:
         return [ALL_IDS._replace(stop=len(rows))]
     starts = [0, *items.cuts()]

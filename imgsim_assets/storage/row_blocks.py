@@ -6,42 +6,36 @@ read from it by explicit ranges.
 
 from __future__ import annotations
 
-import io
-import os
-import tempfile
-import weakref
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from imgsim_assets.compute.memory import rows_in_memory
-from imgsim_assets.errors import TEMPORARY, errors_about
+from imgsim_assets.storage.stored_rows import Indices, MemoryRows, ScratchRows, stored
 
-Indices = NDArray[np.int64]
+T = TypeVar("T")
 
-# Rows of a block in a scratch file, and of those that are merged, of which many are read at once.
+# Rows of a block in a scratch file.
 BLOCK_ROWS = 1 << 14
-_MERGED_BLOCK_ROWS = 1 << 11
-# One row in so many tells where merged rows are cut.
-_ROWS_PER_SAMPLE = 1 << 8
 
 
 class RowBlocks:
-    """Rows of some columns, in their order."""
+    """Rows of some columns, in their order, which never change."""
 
-    def __init__(self, stored: _MemoryRows | _ScratchRows) -> None:
-        self._stored = stored
+    def __init__(
+        self, rows: MemoryRows | ScratchRows, columns: Sequence[str] | None = None
+    ) -> None:
+        self._stored = rows
+        self._columns = rows.schema.names() if columns is None else list(columns)
+        self._known: dict[Callable[[RowBlocks], Any], Any] = {}
 
     @classmethod
     def of(cls, rows: pl.DataFrame) -> RowBlocks:
         """Rows in memory."""
-        return cls(_MemoryRows(rows))
+        return cls(MemoryRows(rows))
 
     @classmethod
     def collect(cls, parts: Iterable[pl.DataFrame], schema: pl.Schema | None = None) -> RowBlocks:
@@ -54,7 +48,7 @@ class RowBlocks:
         if schema is None:
             first, parts = next(remaining := iter(parts)), remaining
             schema, parts = first.schema, chain([first], parts)
-        return cls(_stored(parts, schema, BLOCK_ROWS))
+        return cls(stored(parts, schema, BLOCK_ROWS))
 
     def __len__(self) -> int:
         return len(self._stored)
@@ -62,12 +56,12 @@ class RowBlocks:
     @property
     def columns(self) -> list[str]:
         """The names of the columns."""
-        return self._stored.schema.names()
+        return self._columns
 
     @property
     def schema(self) -> pl.Schema:
         """The columns and their types."""
-        return self._stored.schema
+        return pl.Schema({name: self._stored.schema[name] for name in self._columns})
 
     def blocks(self, columns: Sequence[str] | None = None) -> Iterator[tuple[int, pl.DataFrame]]:
         """All rows in blocks: the number of the first, and the rows; at least one block."""
@@ -76,16 +70,27 @@ class RowBlocks:
 
     def read(self, start: int, stop: int, columns: Sequence[str] | None = None) -> pl.DataFrame:
         """The rows from `start` to `stop`, or to the last; by default all their columns."""
-        return self._stored.read(start, stop, columns)
+        return self._stored.read(start, stop, self._columns if columns is None else columns)
 
     def gather(self, numbers: Indices, columns: Sequence[str] | None = None) -> pl.DataFrame:
         """Some rows (p,), in any order, the same one any number of times."""
         distinct, position = np.unique(numbers, return_inverse=True)
-        return self._stored.gather(distinct, columns).select(pl.all().gather(position))
+        rows = self._stored.gather(distinct, self._columns if columns is None else columns)
+        return rows.select(pl.all().gather(position))
 
     def all(self) -> pl.DataFrame:
         """All rows at once."""
         return self.read(0, len(self))
+
+    def select(self, columns: Sequence[str]) -> RowBlocks:
+        """The same rows with some of their columns; nothing is copied."""
+        return RowBlocks(self._stored, columns)
+
+    def once(self, function: Callable[[RowBlocks], T]) -> T:
+        """What a function makes of the rows, which is computed the first time."""
+        if function not in self._known:
+            self._known[function] = function(self)
+        return cast(T, self._known[function])
 
     def map(
         self, function: Callable[[pl.DataFrame], pl.DataFrame], schema: pl.Schema | None = None
@@ -113,37 +118,33 @@ class RowBlocks:
         return RowBlocks.of, (self.all(),)
 
 
-def sorted_rows(parts: Iterable[pl.DataFrame], schema: pl.Schema, by: Sequence[str]) -> RowBlocks:
-    """The rows of some parts in order; of rows with the same key the last one counts.
-
-    Args:
-        parts: frames with the columns of the schema, of which one is in memory at a time.
-        schema: of the rows.
-        by: the columns of the key, of which the first is a string.
-    """
-    stops: list[int] = []
-
-    def ordered() -> Iterator[pl.DataFrame]:
-        for part in parts:
-            stops.append(part.height + (stops[-1] if stops else 0))
-            # Equal keys stay in the order of the parts.
-            yield part.sort(by, maintain_order=True)
-
-    stored = _stored(ordered(), schema, _MERGED_BLOCK_ROWS)
-    if isinstance(stored, _MemoryRows):
-        return RowBlocks.of(_merged([stored.rows], by))
-    # Strings of a frame that was merged keep those of all its pieces in memory.
-    return RowBlocks(_in_scratch(_merge(stored, stops, by), schema, BLOCK_ROWS))
-
-
 def begins_item(ids: pl.Series, before: str | None) -> NDArray[np.bool_]:
     """Which rows are the first of their item, (n,); `before` is the id of the row before them."""
     begins: NDArray[np.bool_] = ids.ne_missing(ids.shift(fill_value=before)).to_numpy()
     return begins
 
 
+def ids_ascend(rows: RowBlocks) -> bool:
+    """Whether each id is greater than the one before it, so that every row is of another item."""
+    return rows.once(_ids_ascend)
+
+
 def item_count(rows: RowBlocks) -> int:
     """The number of different ids of rows that are sorted by id."""
+    return len(rows) if ids_ascend(rows) else rows.once(_item_count)
+
+
+def _ids_ascend(rows: RowBlocks) -> bool:
+    before: str | None = None
+    for _, block in rows.blocks(["id"]):
+        ids = block["id"]
+        if not (ids.shift(fill_value=before) < ids).fill_null(value=before is None).all():
+            return False
+        before = ids[-1] if len(ids) else None
+    return True
+
+
+def _item_count(rows: RowBlocks) -> int:
     count, before = 0, None
     for _, block in rows.blocks(["id"]):
         count += int(begins_item(block["id"], before).sum())
@@ -158,186 +159,50 @@ def matched_blocks(
 
     All rows of a value are in one block.
     """
-    sides, starts, size = (left, right), [0, 0], BLOCK_ROWS
-    while any(start < len(side) for start, side in zip(starts, sides, strict=True)):
-        blocks = [side.read(at, at + size) for side, at in zip(sides, starts, strict=True)]
-        # The last value of a block may go on in the next one.
-        ends = [
-            str(block[column][-1])
-            for block, side, start in zip(blocks, sides, starts, strict=True)
-            if start + block.height < len(side)
-        ]
-        if ends:
-            end = min(ends)
-            blocks = [block[: int(block[column].search_sorted(end, "left"))] for block in blocks]
-        if not any(block.height for block in blocks):
-            size *= 2
-            continue
-        starts = [start + block.height for start, block in zip(starts, blocks, strict=True)]
-        size = BLOCK_ROWS
-        yield blocks[0], blocks[1]
+    sides, size = (_Reader(left, column), _Reader(right, column)), BLOCK_ROWS
+    while True:
+        has_rows = [side.read(size) for side in sides]
+        if not any(has_rows):
+            return
+        # The last value that was read may go on in rows that were not.
+        ends = [side.last for side in sides if side.has_more]
+        parts = [side.take(min(ends) if ends else None) for side in sides]
+        if any(part.height for part in parts):
+            yield parts[0], parts[1]
+        size = BLOCK_ROWS if any(part.height for part in parts) else 2 * size
 
 
-def _merge(stored: _ScratchRows, stops: Sequence[int], by: Sequence[str]) -> Iterator[pl.DataFrame]:
-    """The rows of sorted runs that end at `stops`, in order, about a block at a time."""
-    first = by[0]
-    sampled = np.arange(0, len(stored), _ROWS_PER_SAMPLE)
-    sample = stored.gather(sampled, [first])[first].sort()
-    bounds = sample.gather_every(max(1, BLOCK_ROWS // _ROWS_PER_SAMPLE)).unique(maintain_order=True)
-    begins = list(zip([0, *stops], stops, strict=False))
-    starts = [start for start, _ in begins]
-    for after in [*bounds[1:].to_list(), None]:
-        pieces = []
-        for number, (_, stop) in enumerate(begins):
-            end = stop if after is None else stored.search(first, after, starts[number], stop)
-            pieces.append(stored.read(starts[number], end))
-            starts[number] = end
-        yield _merged(pieces, by)
+class _Reader:
+    """Reads rows, sorted by a column, in blocks, and gives them out by its values."""
 
-
-def _merged(pieces: Sequence[pl.DataFrame], by: Sequence[str]) -> pl.DataFrame:
-    rows = pl.concat(pieces).sort(by, maintain_order=True)
-    return rows.unique(subset=by, keep="last", maintain_order=True)
-
-
-class _MemoryRows:
-    def __init__(self, rows: pl.DataFrame) -> None:
-        self.rows = rows
-
-    def __len__(self) -> int:
-        return self.rows.height
+    def __init__(self, rows: RowBlocks, column: str) -> None:
+        self._rows, self._column, self._next = rows, column, 0
+        self._read = rows.read(0, 0)
 
     @property
-    def schema(self) -> pl.Schema:
-        return self.rows.schema
+    def has_more(self) -> bool:
+        """Whether not all rows have been read."""
+        return self._next < len(self._rows)
 
-    def read(self, start: int, stop: int, columns: Sequence[str] | None) -> pl.DataFrame:
-        return self._of(columns)[start:stop]
+    @property
+    def last(self) -> str:
+        """The value of the last row that was read."""
+        return str(self._read[self._column][-1])
 
-    def gather(self, numbers: Indices, columns: Sequence[str] | None) -> pl.DataFrame:
-        return self._of(columns).select(pl.all().gather(numbers))
+    def read(self, count: int) -> bool:
+        """Read on until so many rows have not been given out; whether there are any."""
+        parts = [self._read]
+        height = self._read.height
+        while height < count and self.has_more:
+            parts.append(self._rows.read(self._next, self._next + BLOCK_ROWS))
+            height += parts[-1].height
+            self._next += parts[-1].height
+        self._read = pl.concat(parts)
+        return height > 0
 
-    def _of(self, columns: Sequence[str] | None) -> pl.DataFrame:
-        return self.rows if columns is None else self.rows.select(columns)
-
-
-class _Block(NamedTuple):
-    """A block in a scratch file: its rows, and where its bytes are."""
-
-    start: int
-    stop: int
-    offset: int
-    size: int
-
-
-class _ScratchRows:
-    """Blocks in a file in the folder for temporary files, which is deleted with the object."""
-
-    def __init__(self, schema: pl.Schema) -> None:
-        self.schema = schema
-        self._blocks: list[_Block] = []
-        self._starts: list[int] = []
-        self._size = 0
-        self._file, self._path = tempfile.mkstemp(prefix=TEMPORARY, suffix=".rows")
-        # The open file stays readable, and nothing is left behind by a process that is killed.
-        Path(self._path).unlink()
-        weakref.finalize(self, os.close, self._file)
-
-    def __len__(self) -> int:
-        return self._blocks[-1].stop if self._blocks else 0
-
-    def append(self, rows: pl.DataFrame) -> None:
-        """Write the next block."""
-        if not rows.height:
-            return
-        body = io.BytesIO()
-        # Columns of the oldest level hold their own strings only, also those of a slice.
-        rows.write_ipc(body, compat_level=pl.CompatLevel.oldest())
-        with errors_about(self._path), open(self._file, "wb", closefd=False) as file:
-            file.seek(self._size)
-            file.write(body.getbuffer())
-        start, size = len(self), body.tell()
-        self._blocks.append(_Block(start, start + rows.height, self._size, size))
-        self._starts.append(start)
-        self._size += size
-
-    def read(self, start: int, stop: int, columns: Sequence[str] | None = None) -> pl.DataFrame:
-        start, stop = max(0, start), min(stop, len(self))
-        if start >= stop:
-            return self._none(columns)
-        first, last = np.searchsorted(self._starts, [start, stop - 1], side="right") - 1
-        parts = [
-            block[max(0, start - at.start) : stop - at.start]
-            for at in self._blocks[first : last + 1]
-            for block in [self._read(at, columns)]
-        ]
-        return pl.concat(parts) if len(parts) > 1 else parts[0]
-
-    def gather(self, numbers: Indices, columns: Sequence[str] | None) -> pl.DataFrame:
-        """Some rows (p,), ascending."""
-        starts = np.append(self._starts, len(self))
-        bounds = np.searchsorted(numbers, starts)
-        parts = [
-            self._read(at, columns).select(pl.all().gather(numbers[low:high] - at.start))
-            for at, low, high in zip(self._blocks, bounds[:-1], bounds[1:], strict=True)
-            if low < high
-        ]
-        return pl.concat(parts) if parts else self._none(columns)
-
-    def search(self, column: str, value: str, start: int, stop: int) -> int:
-        """The first of some rows, sorted by a column, whose value is not less; or `stop`."""
-        while start < stop:
-            at = self._blocks[int(np.searchsorted(self._starts, start, side="right")) - 1]
-            values = self.read(start, min(stop, at.stop), [column])[column]
-            found = int(values.search_sorted(value, "left"))
-            start += found
-            if found < len(values):
-                break
-        return start
-
-    def _none(self, columns: Sequence[str] | None) -> pl.DataFrame:
-        rows = pl.DataFrame(schema=self.schema)
-        return rows if columns is None else rows.select(columns)
-
-    def _read(self, block: _Block, columns: Sequence[str] | None) -> pl.DataFrame:
-        data = os.pread(self._file, block.size, block.offset)
-        if len(data) != block.size:
-            raise EOFError("a scratch file of rows has become shorter")
-        return pl.read_ipc(data, columns=None if columns is None else list(columns))
-
-
-def _stored(
-    parts: Iterable[pl.DataFrame], schema: pl.Schema, block_rows: int
-) -> _MemoryRows | _ScratchRows:
-    """The rows of some parts: in memory while they fit, else in a scratch file."""
-    waiting: deque[pl.DataFrame] = deque()
-    size = 0
-    remaining = iter(parts)
-    for part in remaining:
-        waiting.append(part.select(schema.names()))
-        size += int(part.estimated_size())
-        if size > rows_in_memory():
-            break
-    else:
-        return _MemoryRows(pl.concat([pl.DataFrame(schema=schema), *waiting], rechunk=True))
-    return _in_scratch(chain(_consumed(waiting), remaining), schema, block_rows)
-
-
-def _consumed(parts: deque[pl.DataFrame]) -> Iterator[pl.DataFrame]:
-    while parts:
-        yield parts.popleft()
-
-
-def _in_scratch(parts: Iterable[pl.DataFrame], schema: pl.Schema, block_rows: int) -> _ScratchRows:
-    """The rows of some parts in blocks of a scratch file."""
-    scratch = _ScratchRows(schema)
-    rest = pl.DataFrame(schema=schema)
-    for part in parts:
-        part = part.select(schema.names())
-        rest = pl.concat([rest, part])
-        whole = rest.height - rest.height % block_rows
-        for start in range(0, whole, block_rows):
-            scratch.append(rest[start : start + block_rows])
-        rest = rest[whole:]
-    scratch.append(rest)
-    return scratch
+    def take(self, end: str | None) -> pl.DataFrame:
+        """The rows before a value, None for all of them."""
+        values = self._read[self._column]
+        count = len(values) if end is None else int(values.search_sorted(end, "left"))
+        rows, self._read = self._read[:count], self._read[count:]
+        return rows

@@ -7,7 +7,7 @@ import pytest
 from imgsim_assets.similarity import candidates, vector_blocks
 from imgsim_assets.similarity.candidates import best_candidates, sampled_keys
 from imgsim_assets.similarity.items import Items
-from imgsim_assets.storage import row_blocks
+from imgsim_assets.storage import row_blocks, stored_rows
 from imgsim_assets.storage.row_blocks import RowBlocks
 
 
@@ -86,7 +86,7 @@ def test_without_items_there_are_no_candidates(left: Items, right: Items) -> Non
 
 def test_keys_of_the_right_items_are_read_block_by_block(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vector_blocks, "MAX_BLOCK_ROWS", 1)
-    monkeypatch.setattr(row_blocks, "rows_in_memory", lambda: 0)
+    monkeypatch.setattr(stored_rows, "rows_in_memory", lambda: 0)
     monkeypatch.setattr(row_blocks, "BLOCK_ROWS", 1)
     right = Items(RowBlocks.collect([RIGHT.keys]), RIGHT.vectors)
     expected = best_candidates(LEFT, RIGHT, NONE)

@@ -18,7 +18,7 @@ from imgsim_assets.similarity.items import Items
 from imgsim_assets.similarity.listed_images import ListedImages, row_of_each
 from imgsim_assets.similarity.matches import MatchStage
 from imgsim_assets.similarity.settings import GraphSettings, GroupSettings, MatchSettings
-from imgsim_assets.storage import id_blocks, row_blocks
+from imgsim_assets.storage import id_blocks, row_blocks, stored_rows
 from imgsim_assets.storage.row_blocks import RowBlocks
 from imgsim_assets.storage.store import Store
 from imgsim_assets_tests.support.vector_catalog import write_catalog, write_ledger
@@ -142,10 +142,8 @@ def _items(count: int) -> Items:
 def _small_key_blocks() -> Iterator[None]:
     """Keys are in scratch files of small blocks, and lists in files of a few rows."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(row_blocks, "rows_in_memory", lambda: 0)
+        patch.setattr(stored_rows, "rows_in_memory", lambda: 0)
         patch.setattr(row_blocks, "BLOCK_ROWS", 64)
-        patch.setattr(row_blocks, "_MERGED_BLOCK_ROWS", 16)
-        patch.setattr(row_blocks, "_ROWS_PER_SAMPLE", 8)
         patch.setattr(id_blocks, "MIN_ROWS", 16)
         patch.setattr(id_blocks, "MAX_ROWS", 96)
         patch.setattr(id_blocks, "MEAN_ROWS", 32)
@@ -155,17 +153,14 @@ def _small_key_blocks() -> Iterator[None]:
 
 @contextmanager
 def _counted_reads() -> Iterator[Counter[int]]:
-    """How often each block of the scratch files is read, by the number of its first row.
-
-    Those of rows that are merged are not counted: they are read once for each sorted run.
-    """
+    """How often each block of the scratch files is read, by the number of its first row."""
     reads: Counter[int] = Counter()
-    read = row_blocks._ScratchRows._read
+    read = stored_rows.ScratchRows._read
 
     def counted(self: Any, block: Any, columns: Any) -> pl.DataFrame:
-        reads[block.start] += block.stop - block.start > row_blocks._MERGED_BLOCK_ROWS
+        reads[block.start] += 1
         return read(self, block, columns)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(row_blocks._ScratchRows, "_read", counted)
+        patch.setattr(stored_rows.ScratchRows, "_read", counted)
         yield reads
