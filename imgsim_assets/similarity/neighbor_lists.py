@@ -281,8 +281,8 @@ class _Update:
         left = JoinSide.of(self.left).take(rows)
         if isinstance(references, References):
             return join(left, references, self.spec, minimum)
-        lists = references.assigned.left.take(rows)
-        return join_in_lists(left, references, self.spec, minimum, lists)
+        lists = references.assigned.left
+        return join_in_lists(left, references, self.spec, minimum, lists, rows)
 
     def _compared(self, rows: Indices) -> NumberedLists:
         """The lists of left rows that are compared with all right rows."""

@@ -89,8 +89,9 @@ def find_unique_rows(rows: Floats) -> UniqueRows:
 def find_unique_in_blocks(rows: VectorBlocks) -> UniqueRows:
     """`find_unique_rows` of rows of which a block is in memory at a time."""
     hashes = np.empty(len(rows), dtype=np.int64)
-    for start, block in rows.blocks():
-        hashes[start : start + len(block)] = _hashes(block)
+    size = rows.block_rows
+    for start in range(0, len(rows), size):
+        hashes[start : start + size] = _hashes(rows.read(start, start + size))
     return _groups(hashes, rows.rows)
 
 

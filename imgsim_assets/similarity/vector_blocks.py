@@ -282,6 +282,8 @@ def _filled(count: int, parts: Iterator[Part]) -> _Rows:
             memory[rows] = vectors
         elif scratch is not None:
             scratch.write(rows, vectors)
+        # Freed before the next part is read.
+        del vectors
     if scratch is not None:
         return scratch
     return _MemoryRows(np.empty((0, 0), dtype=np.float32) if memory is None else memory)

@@ -12,8 +12,10 @@ from functools import partial
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from imgsim_assets.compute.memory import join_budget
+from imgsim_assets.similarity.approximate.assigned import AssignedRows
 from imgsim_assets.similarity.approximate.listed_rows import ListChunk, ListedRows, ListNumbers
 from imgsim_assets.similarity.approximate.lists import RowLists
 from imgsim_assets.similarity.block_join import Lists, kept_lists
@@ -36,10 +38,21 @@ _MAX_TILE_COLUMNS = 512
 _ROWS_PER_PARTITION = 64
 # With more candidates than this for each entry of the k nearest, a better cutoff comes first.
 _MAX_CANDIDATES_PER_ENTRY = 2
+# Bytes of a list that a row probes, and of a neighbor that is found, with its copies.
+_PROBE_BYTES, _NEIGHBOR_BYTES = 4, 64
+# Bytes of a probed list while those of a group are sorted.
+_SORTED_BYTES = 24
+# Of the working memory of a join, what the probes and neighbors of a batch may take.
+_BATCH_SHARE = 0.5
 
 
 def join_in_lists(
-    left: JoinSide, right: ListedRows, spec: JoinSpec, minimum: Doubles, lists: RowLists
+    left: JoinSide,
+    right: ListedRows,
+    spec: JoinSpec,
+    minimum: Doubles,
+    lists: AssignedRows,
+    numbers: Indices,
 ) -> Lists:
     """The lists of the left rows, of candidate pairs at or above a minimum.
 
@@ -49,13 +62,26 @@ def join_in_lists(
         spec: k, and whether an item is its own neighbor.
         minimum: (n,) the minimum cosine of each left row; without k it is the same for all.
         lists: the inverted lists of the left rows, and those that they probe.
+        numbers: (n,) the numbers of the left rows there, ascending.
     """
+    if not len(left):
+        return Lists.none(0)
+    size = _batch_rows(left, right, spec)
     parts = []
-    for start, batch in left.batches():
-        part = slice(start, start + len(batch))
-        own, probed = right.numbers_for(batch, RowLists(lists.own[part], lists.probed[part]))
-        parts.append(_of_batch(batch, right, spec, minimum[part], own, probed, start))
+    for start in range(0, len(left), size):
+        stop = min(start + size, len(left))
+        batch = left.slice(start, stop)
+        of_batch = lists.take(numbers[start:stop])
+        parts.append(_of_batch(batch, right, spec, minimum[start:stop], of_batch, start))
     return Lists(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+
+
+def _batch_rows(left: JoinSide, right: ListedRows, spec: JoinSpec) -> int:
+    """How many left rows are searched for at once: by their vectors, probes and neighbors."""
+    k = spec.search_depth(right.side.max_images) or 0
+    row_bytes = _PROBE_BYTES * right.assigned.lists.nprobe + _NEIGHBOR_BYTES * k
+    by_lists = int(join_budget() * _BATCH_SHARE) // row_bytes
+    return max(1, min(left.vectors.block_rows, by_lists))
 
 
 def _of_batch(
@@ -63,20 +89,39 @@ def _of_batch(
     right: ListedRows,
     spec: JoinSpec,
     minimum: Doubles,
-    own: ListNumbers,
-    probed_by_row: ListNumbers,
+    lists: RowLists,
     first: int,
 ) -> Lists:
     """The lists of a batch, whose rows are numbered from `first`."""
-    rows = unit_rows(left.vectors.all(), "vectors")
     k = spec.search_depth(right.side.max_images)
-    groups = _groups(rows, own, probed_by_row, k, minimum)
+    pairs = _pairs_of(_searched(left, right, k, minimum, lists), len(left), k)
+    return kept_lists(pairs, left, right.side, spec, first)
+
+
+def _searched(
+    left: JoinSide, right: ListedRows, k: int | None, minimum: Doubles, lists: RowLists
+) -> list[_Found]:
+    """What the groups of a batch have found."""
+    groups = _groups(left, right, k, minimum, lists)
     probed = np.unique(np.concatenate([group.lists for group in groups]))
-    candidates = max_candidates(join_budget())
-    for chunk in right.chunks(probed):
-        for _ in map_tasks(partial(_search, chunk=chunk, candidates=candidates), groups):
-            pass
-    return kept_lists(_pairs_of(groups, len(left), k), left, right.side, spec, first)
+    search = partial(_search_chunk, groups, max_candidates(join_budget()))
+    # A chunk is freed before the next one is read.
+    for _ in map(search, right.chunks(probed)):
+        pass
+    return [_Found(group.positions, group.nearest, group.above) for group in groups]
+
+
+def _search_chunk(groups: list[_Group], candidates: int, chunk: ListChunk) -> None:
+    for _ in map_tasks(partial(_search, chunk=chunk, candidates=candidates), groups):
+        pass
+
+
+class _Found(NamedTuple):
+    """What was found for some rows of a batch, as of `_Group`."""
+
+    positions: Indices
+    nearest: Nearest | None
+    above: list[Pairs]
 
 
 class _Tile(NamedTuple):
@@ -109,7 +154,7 @@ class _Group:
         rows: the rows as an input, numbered from 0.
         lists: (p,) the lists that any of them probes, ascending.
         start: (p + 1,) where the rows of each list begin in `probing`.
-        probing: rows that probe a list, by list.
+        probing: the rows that probe each list, by list.
         nearest: the k nearest so far; without k, `above` has all pairs at or above `minimum`.
     """
 
@@ -117,7 +162,7 @@ class _Group:
     rows: JoinInput
     lists: ListNumbers
     start: Indices
-    probing: Indices
+    probing: NDArray[np.uint16]
     minimum: Doubles
     nearest: Nearest | None
     above: list[Pairs]
@@ -128,7 +173,7 @@ class _Group:
             chunk.lists, self.lists, assume_unique=True, return_indices=True
         )
         for at, number in zip(of_chunk.tolist(), own.tolist(), strict=True):
-            rows = self.probing[self.start[number] : self.start[number + 1]]
+            rows = self.probing[self.start[number] : self.start[number + 1]].astype(np.int64)
             for first in range(chunk.start[at], chunk.start[at + 1], _MAX_TILE_COLUMNS):
                 columns = np.arange(first, min(first + _MAX_TILE_COLUMNS, chunk.start[at + 1]))
                 references = chunk.unit.rows[columns[0] : columns[-1] + 1]
@@ -138,31 +183,56 @@ class _Group:
 
 
 def _groups(
-    rows: UnitRows, own: ListNumbers, probed_by_row: ListNumbers, k: int | None, minimum: Doubles
+    left: JoinSide, right: ListedRows, k: int | None, minimum: Doubles, lists: RowLists
 ) -> list[_Group]:
     """The rows of a batch in groups, those of one list together."""
-    order = np.argsort(own, kind="stable")
-    height = min(_ROWS_PER_GROUP, max(_MIN_GROUP_ROWS, -(-len(order) // worker_count())))
+    rows = unit_rows(left.vectors.all(), "vectors")
+    order = np.argsort(right.own_lists(left, lists), kind="stable")
+    height = _group_rows(len(order), right.assigned.lists.nprobe)
     groups = []
     for begin in range(0, len(order), height):
         positions = order[begin : begin + height]
         part = UnitRows(rows.rows[positions], rows.squares[positions], rows.deviation)
-        probed = probed_by_row[positions]
-        by_list = np.argsort(probed, axis=None, kind="stable")
-        lists, start = np.unique(probed.ravel()[by_list], return_index=True)
+        probed = right.probed_lists(left, lists, positions)
+        of_group, start, probing = _by_list(probed)
         groups.append(
             _Group(
                 positions,
                 _without_duplicates(part),
-                lists,
-                np.append(start, len(by_list)),
-                by_list // probed.shape[1],
+                of_group,
+                start,
+                probing,
                 minimum[positions],
                 None if k is None else Nearest.none(k, minimum[positions]),
                 [],
             )
         )
     return groups
+
+
+def _group_rows(count: int, nprobe: int) -> int:
+    """How many of the rows of a batch make a group."""
+    by_lists = max(1, join_budget() // 8 // (_SORTED_BYTES * nprobe))
+    of_worker = max(_MIN_GROUP_ROWS, -(-count // worker_count()))
+    return min(_ROWS_PER_GROUP, of_worker, by_lists)
+
+
+def _by_list(probed: ListNumbers) -> tuple[ListNumbers, Indices, NDArray[np.uint16]]:
+    """The rows (g, nprobe) of a group by the lists that they probe.
+
+    Returns:
+        The lists, ascending, where the rows of each begin, and the rows.
+    """
+    # One number for a list and a row is sorted faster, and in place.
+    keys = probed.astype(np.int64)
+    keys *= _ROWS_PER_GROUP
+    keys += np.arange(len(probed))[:, None]
+    keys = keys.ravel()
+    keys.sort()
+    rows = (keys % _ROWS_PER_GROUP).astype(np.uint16)
+    keys //= _ROWS_PER_GROUP
+    start = np.flatnonzero(np.diff(keys, prepend=keys[0] - 1))
+    return keys[start], np.append(start, len(keys)), rows
 
 
 def _search(group: _Group, chunk: ListChunk, candidates: int) -> None:
@@ -190,19 +260,20 @@ def _search(group: _Group, chunk: ListChunk, candidates: int) -> None:
     buffer.flush()
 
 
-def _pairs_of(groups: list[_Group], count: int, k: int | None) -> Pairs:
+def _pairs_of(found: list[_Found], count: int, k: int | None) -> Pairs:
     """What was found for a batch of `count` rows, by row, falling cosine and right row."""
     if k is not None:
         every = Nearest.none(k, np.empty(count))
-        for group in groups:
-            if group.nearest is not None:
-                every.index[group.positions] = group.nearest.index
-                every.similarity[group.positions] = group.nearest.similarity
-        i, rank = np.nonzero(every.index >= 0)
-        return i, every.index[i, rank], every.similarity[i, rank]
+        for positions, nearest, _ in found:
+            if nearest is not None:
+                every.index[positions] = nearest.index
+                every.similarity[positions] = nearest.similarity
+        is_found = every.index >= 0
+        i = np.repeat(np.arange(count), np.count_nonzero(is_found, axis=1))
+        return i, every.index[is_found], every.similarity[is_found]
     parts = [(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))]
-    for group in groups:
-        parts += [(group.positions[i], j, cosines) for i, j, cosines in group.above]
+    for positions, _, above in found:
+        parts += [(positions[i], j, cosines) for i, j, cosines in above]
     i, j, cosines = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     order = np.lexsort((j, -cosines, i))
     return i[order], j[order], cosines[order]

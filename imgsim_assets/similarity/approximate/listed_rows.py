@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from imgsim_assets.similarity.approximate.assigned import AssignedSides
 from imgsim_assets.similarity.approximate.lists import Numbers, RowLists
-from imgsim_assets.similarity.cosine import Indices, UnitRows, unit_rows
+from imgsim_assets.similarity.cosine import Floats, Indices, UnitRows, unit_rows
 from imgsim_assets.similarity.items import VALUE
 from imgsim_assets.similarity.join_side import JoinSide
 from imgsim_assets.similarity.vector_blocks import Part, VectorBlocks
@@ -86,24 +86,28 @@ class ListedRows:
             vectors = VectorBlocks.from_parts(len(side), _Reordered(side.vectors, position))
         return cls(side, assigned, vectors, rows, numbers, np.append(first, len(rows)), values)
 
-    def numbers_for(self, side: JoinSide, lists: RowLists) -> tuple[ListNumbers, ListNumbers]:
-        """The lists of left rows (n,), and those that they probe (n, nprobe), as numbered here."""
-        own, probed = (
-            _of_values(numbers, side.value, self.values, len(self.assigned.lists))
-            for numbers in lists
-        )
-        return own, probed
+    def own_lists(self, left: JoinSide, lists: RowLists) -> ListNumbers:
+        """The lists of left rows, as numbered here, (n,)."""
+        return _of_values(lists.own, left.value, self.values, len(self.assigned.lists))
+
+    def probed_lists(self, left: JoinSide, lists: RowLists, rows: Indices) -> ListNumbers:
+        """The lists that some left rows (p,) probe, as numbered here, (p, nprobe)."""
+        value = left.value.gather(rows) if left.value is not None else None
+        return _of_values(lists.probed[rows], value, self.values, len(self.assigned.lists))
 
     def chunks(self, probed: ListNumbers) -> Iterator[ListChunk]:
         """The rows of some lists (p,), ascending, about a block of rows at a time."""
         _, at, _ = np.intersect1d(self.numbers, probed, assume_unique=True, return_indices=True)
         for ranges in self._ranges(at):
-            lists, first, last = (np.array(column) for column in zip(*ranges, strict=True))
-            start = np.append(0, np.cumsum(last - first))
-            positions = np.concatenate([np.arange(a, b) for a, b in zip(first, last, strict=True)])
-            rows = self.rows[positions]
-            unit = unit_rows(self._read(positions, rows), "vectors")
-            yield ListChunk(unit, rows, self.numbers[lists], start)
+            yield self._chunk(*(np.array(column) for column in zip(*ranges, strict=True)))
+
+    def _chunk(self, lists: Indices, first: Indices, last: Indices) -> ListChunk:
+        """The rows of ranges: of lists (p,), with the first row and the end of each."""
+        start = np.append(0, np.cumsum(last - first))
+        positions = np.concatenate([np.arange(a, b) for a, b in zip(first, last, strict=True)])
+        rows = self.rows[positions]
+        unit = unit_rows(self._read(positions, rows), "vectors")
+        return ListChunk(unit, rows, self.numbers[lists], start)
 
     def _read(self, positions: Indices, rows: Indices) -> NDArray[np.float32]:
         if self.vectors is None:
@@ -153,5 +157,9 @@ class _Reordered:
     position: Indices
 
     def __call__(self) -> Iterator[Part]:
-        for first, rows in self.source.blocks():
-            yield self.position[first : first + len(rows)], rows
+        # No block is kept while the next one is read.
+        return map(self._part, self.source.blocks())
+
+    def _part(self, block: tuple[int, Floats]) -> Part:
+        first, rows = block
+        return self.position[first : first + len(rows)], rows

@@ -80,7 +80,7 @@ class InvertedLists:
             part = slice(start, start + _ROWS_PER_TASK)
             some = UnitRows(rows.rows[part], rows.squares[part], rows.deviation)
             near = _NearCentroids(some, self.unit)
-            own[part] = near.first(1)[:, 0]
+            own[part] = near.nearest()
             if nprobe:
                 probed[part] = near.first(nprobe)
 
@@ -98,6 +98,17 @@ class _NearCentroids:
         deviation = max(rows.deviation, centroids.deviation)
         # A product is off by the error at most, so further away than twice of it the order is sure.
         self._margin = np.float32(2 * product_error(rows.rows.shape[1], deviation))
+
+    def nearest(self) -> Numbers:
+        """The one of greatest cosine for each row, ties by number, (n,)."""
+        greatest = self._products.max(axis=1, keepdims=True)
+        i, j = np.nonzero(self._products >= greatest - self._margin)
+        if len(i) > len(self._products):
+            i, j = self._by_cosine(i, j)
+            first = np.flatnonzero(np.diff(i, prepend=-1))
+            i, j = i[first], j[first]
+        nearest: Numbers = j.astype(np.uint16)
+        return nearest
 
     def first(self, count: int) -> Numbers:
         """Those of greatest cosine for each row, ties by number: (n, count), ascending."""
@@ -118,10 +129,13 @@ class _NearCentroids:
         self, is_chosen: NDArray[np.bool_], is_open: NDArray[np.bool_], missing: Indices
     ) -> None:
         """Choose as many of the open centroids as are missing, by their float64 cosines."""
-        i, j = np.nonzero(is_open)
+        i, j = self._by_cosine(*np.nonzero(is_open))
+        is_within = np.arange(len(i)) - np.searchsorted(i, i) < missing[i]
+        is_chosen[i[is_within], j[is_within]] = True
+
+    def _by_cosine(self, i: Indices, j: Indices) -> tuple[Indices, Indices]:
+        """Pairs of rows (p,) and centroids by row, falling float64 cosine and number."""
         squares = self._rows.squares, self._centroids.squares
         cosines = pair_cosines(self._rows.rows, self._centroids.rows, i, j, squares=squares)
         order = np.lexsort((j, -cosines, i))
-        i, j = i[order], j[order]
-        is_within = np.arange(len(i)) - np.searchsorted(i, i) < missing[i]
-        is_chosen[i[is_within], j[is_within]] = True
+        return i[order], j[order]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from imgsim_assets.similarity.approximate.lists import InvertedLists
+from imgsim_assets.similarity.approximate.lists import InvertedLists, Numbers
 from imgsim_assets.similarity.cosine import Indices, UnitRows, pair_cosines, unit_rows
 from imgsim_assets.similarity.threads import map_tasks
 from imgsim_assets.similarity.vector_blocks import VectorBlocks
@@ -12,6 +12,8 @@ from imgsim_assets.similarity.vector_blocks import VectorBlocks
 # Of the pairs that may be missed, this fraction is left to the difference between samples.
 _RESERVE = 0.25
 _ROWS_PER_TASK = 64
+# Parts of a block that rows are read in.
+_PARTS_PER_BLOCK = 4
 
 
 def enough_probes(ranks: Indices, min_recall: float) -> int:
@@ -42,7 +44,7 @@ def list_ranks(
     (queries, query), (references, reference) = (
         np.unique(numbers, return_inverse=True) for numbers in (i, j)
     )
-    own = lists.own(unit_rows(right.rows(references), "vectors"))[reference]
+    own = _own_lists(lists, right, references)[reference]
     rows = unit_rows(left.rows(queries), "vectors")
     order = np.argsort(query, kind="stable")
     ranks = np.empty(len(i), dtype=np.int64)
@@ -57,6 +59,16 @@ def list_ranks(
     for _ in map_tasks(fill, range(0, len(queries), _ROWS_PER_TASK)):
         pass
     return ranks
+
+
+def _own_lists(lists: InvertedLists, rows: VectorBlocks, numbers: Indices) -> Numbers:
+    """The list of each of some rows (p,), of which a part is in memory at a time."""
+    own = np.empty(len(numbers), np.uint16)
+    size = max(1, rows.block_rows // _PARTS_PER_BLOCK)
+    for start in range(0, len(numbers), size):
+        some = rows.rows(numbers[start : start + size])
+        own[start : start + size] = lists.own(unit_rows(some, "vectors"))
+    return own
 
 
 def _ranks(centroids: UnitRows, rows: UnitRows) -> Indices:

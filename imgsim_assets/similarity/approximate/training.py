@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
+from imgsim_assets.similarity.approximate.kmeans import spherical_kmeans
 from imgsim_assets.similarity.approximate.lists import MAX_LISTS, InvertedLists
-from imgsim_assets.similarity.cosine import Floats, Indices
-from imgsim_assets.similarity.threads import worker_count
-from imgsim_assets.similarity.vector_blocks import VectorBlocks
+from imgsim_assets.similarity.cosine import Floats, Indices, unit_rows
+from imgsim_assets.similarity.vector_blocks import Part, VectorBlocks
 
 # The number of lists, as a multiple of the root of the number of rows.
 _LISTS_PER_ROOT = 4
 # Rows that a list has at least on average, and those of them that its centroid is trained on.
 _MIN_ROWS_PER_LIST = 32
 _TRAINING_ROWS_PER_LIST = 48
-_ITERATIONS = 8
-_SEED = 1
+# Parts of a block that the sample is read in.
+_PARTS_PER_BLOCK = 4
 
 
 def trained_lists(left: VectorBlocks, right: VectorBlocks) -> InvertedLists:
@@ -28,13 +30,8 @@ def trained_lists(left: VectorBlocks, right: VectorBlocks) -> InvertedLists:
         right: the right rows, (m, d); the same object where a set is joined with itself.
     """
     count = list_count(len(right))
-    size = count * _TRAINING_ROWS_PER_LIST
-    if left is right:
-        rows = right.rows(_at_intervals(len(right), size))
-    else:
-        parts = [side.rows(_at_intervals(len(side), size // 2)) for side in (left, right)]
-        rows = np.concatenate([part for part in parts if len(part)])
-    centroids = _trained_centroids(rows, count)
+    rows = _sample(left, right, count * _TRAINING_ROWS_PER_LIST)
+    centroids = rows.read(0, 1) if count == 1 else _in_order(spherical_kmeans(rows, count))
     return InvertedLists(centroids, len(centroids))
 
 
@@ -43,42 +40,43 @@ def list_count(rows: int) -> int:
     return max(1, min(_LISTS_PER_ROOT * math.isqrt(rows), rows // _MIN_ROWS_PER_LIST, MAX_LISTS))
 
 
+def _sample(left: VectorBlocks, right: VectorBlocks, size: int) -> VectorBlocks:
+    """About so many rows of both sides, which are copied since they are read repeatedly."""
+    sides = [left, right] if left is not right else [right]
+    numbers = [_at_intervals(len(side), size // len(sides)) for side in sides]
+    parts = _SampleParts(
+        [side.take(some) for side, some in zip(sides, numbers, strict=True) if len(some)]
+    )
+    return VectorBlocks.from_parts(sum(map(len, numbers)), parts)
+
+
+@dataclass(frozen=True)
+class _SampleParts:
+    """Reads the rows of several sides, one side after the other."""
+
+    sides: Sequence[VectorBlocks]
+
+    def __call__(self) -> Iterator[Part]:
+        first = 0
+        for side in self.sides:
+            # Rows that are near each other are read with those between them.
+            size = max(1, side.block_rows // _PARTS_PER_BLOCK)
+            for start in range(0, len(side), size):
+                stop = min(start + size, len(side))
+                yield np.arange(first + start, first + stop), side.read(start, stop)
+            first += len(side)
+
+
 def _at_intervals(count: int, size: int) -> Indices:
     """At most `size` of `count` row numbers, at equal intervals."""
     size = max(1, min(size, count))
     return np.linspace(0, count - 1, size).astype(np.int64) if count else np.empty(0, np.int64)
 
 
-def _trained_centroids(rows: Floats, count: int) -> Floats:
-    """At most `count` different unit centroids (l, d), so ordered that most neighbors are near."""
-    if count == 1:
-        return rows[:1]
-    centroids = np.unique(_spherical_kmeans(rows, count), axis=0)
-    coarse = _spherical_kmeans(centroids, math.isqrt(len(centroids)))
-    return centroids[np.argsort(np.argmax(centroids @ coarse.T, axis=1), kind="stable")]
-
-
-def _spherical_kmeans(rows: Floats, count: int) -> Floats:
-    """At most `count` unit centroids of unit rows."""
-    import faiss
-
-    kmeans = faiss.Kmeans(
-        rows.shape[1],
-        count,
-        niter=_ITERATIONS,
-        seed=_SEED,
-        spherical=True,
-        min_points_per_centroid=1,
-        max_points_per_centroid=len(rows),
-    )
-    threads = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(worker_count())
-    try:
-        kmeans.train(rows)
-    finally:
-        faiss.omp_set_num_threads(threads)
-    centroids = np.asarray(kmeans.centroids, dtype=np.float32).reshape(-1, rows.shape[1])
-    lengths = np.linalg.norm(centroids.astype(np.float64), axis=1, keepdims=True)
-    is_centroid = np.isfinite(lengths[:, 0]) & (lengths[:, 0] > 0)
-    unit: Floats = (centroids[is_centroid] / lengths[is_centroid]).astype(np.float32)
-    return unit
+def _in_order(centroids: Floats) -> Floats:
+    """Different centroids, so ordered that most neighbors are near."""
+    centroids = np.unique(centroids, axis=0)
+    rows = VectorBlocks.of(centroids)
+    coarse = InvertedLists(spherical_kmeans(rows, math.isqrt(len(centroids))), nprobe=0)
+    own = coarse.own(unit_rows(centroids, "centroids"))
+    return centroids[np.argsort(own, kind="stable")]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -9,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imgsim_assets.similarity import vector_blocks
-from imgsim_assets.similarity.approximate import list_join, training
+from imgsim_assets.similarity.approximate import kmeans, list_join, training
 from imgsim_assets.similarity.approximate.assigned import AssignedSides
 from imgsim_assets.similarity.approximate.list_join import join_in_lists
 from imgsim_assets.similarity.approximate.listed_rows import ListedRows
@@ -60,7 +61,7 @@ def _joined(
     listed = ListedRows.of(right, assigned, read_once=read_once)
     every = np.arange(len(left))
     minimum = np.full(len(left), spec.threshold)
-    return join_in_lists(left, listed, spec, minimum, assigned.left.take(every))
+    return join_in_lists(left, listed, spec, minimum, assigned.left, every)
 
 
 def _candidate_cosines(lists: InvertedLists, left: Floats, right: Floats) -> Doubles:
@@ -149,6 +150,49 @@ def test_lists_and_pairs_do_not_depend_on_threads_or_on_other_rows() -> None:
     for mine, theirs in zip(together, alone, strict=True):
         np.testing.assert_array_equal(mine, theirs)
     np.testing.assert_array_equal(of_some.j, alone.j[np.isin(alone.i, some)])
+
+
+@pytest.mark.parametrize("are_two_sides", [False, True])
+def test_training_does_not_depend_on_blocks_or_threads(are_two_sides: bool) -> None:
+    rows = families(700, DIM, 3)
+    rows[100:300] = rows[0]
+    left = VectorBlocks.of(rows)
+    right = VectorBlocks.of(rows[50:]) if are_two_sides else left
+
+    trained = []
+    for block_rows, in_memory, threads in [(1 << 16, 1 << 20, 1), (30, 0, 3), (1, 1 << 20, 2)]:
+        with pytest.MonkeyPatch.context() as patch, use_threads(threads):
+            patch.setattr(kmeans, "_SUMMED_BYTES", 10 * 4 * DIM)
+            patch.setattr(vector_blocks, "MAX_BLOCK_ROWS", block_rows)
+            patch.setattr(vector_blocks, "vectors_in_memory", lambda: in_memory)  # noqa: B023
+            trained.append(trained_lists(left, right).centroids)
+
+    assert len(trained[0]) > 50
+    np.testing.assert_array_equal(trained[1], trained[0])
+    np.testing.assert_array_equal(trained[2], trained[0])
+
+
+def test_the_budget_decides_how_many_rows_are_searched_for_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    side, spec = _side(families(1000, DIM, 3)), JoinSpec(k=4)
+    lists = trained_lists(side.vectors, side.vectors).with_nprobe(100)
+    whole = _joined(side, side, lists, spec)
+    batches = []
+    of_batch = list_join._of_batch
+
+    def counted(left: JoinSide, *arguments: Any) -> Lists:
+        batches.append(len(left))
+        return of_batch(left, *arguments)
+
+    monkeypatch.setattr(list_join, "_of_batch", counted)
+    monkeypatch.setattr(list_join, "join_budget", lambda: 1 << 18)
+
+    again = _joined(side, side, lists, spec)
+
+    assert len(batches) > 3
+    for mine, theirs in zip(again, whole, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
 
 
 def test_more_probes_find_more_of_the_nearest() -> None:
