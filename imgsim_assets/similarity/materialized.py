@@ -54,10 +54,22 @@ class ResultUpdate:
 
 
 class _Intact(NamedTuple):
-    """The rows of the intact files of a role, None without any, and the ranges of the others."""
+    """The rows of the intact files of a role, None without any, and the ranges of the others.
+
+    `files` are the intact ones by range, with the number of their first row.
+    """
 
     rows: RowBlocks | None
     lost: Sequence[IdBlock]
+    files: Mapping[tuple[str, str | None], tuple[DataFile, int]]
+
+    def file_with(self, rows: pl.DataFrame, block: IdBlock) -> DataFile | None:
+        """The file of a block, if it has exactly these rows."""
+        file, first = self.files.get((block.first, block.after), (None, 0))
+        if file is None or self.rows is None:
+            return None
+        stored = self.rows.read(first, first + (file.rows or 0))
+        return file if stored.schema == rows.schema and stored.equals(rows) else None
 
 
 def role_rows(table: Table, commit: Commit, role: str) -> RowBlocks | None:
@@ -179,21 +191,26 @@ class MaterializedResult:
 
     def _read_intact(self, role: str) -> _Intact:
         files = self.latest.files_with_role(role) if self.latest is not None else ()
-        lost = []
+        lost, found = [], {}
 
         def intact() -> Iterator[pl.DataFrame]:
+            start = 0
             for file in files:
+                first, after = _range(file)
                 try:
-                    yield self.table.read_file(file)
+                    rows = self.table.read_file(file)
                 except CorruptFileError:
-                    first, after = _range(file)
                     lost.append(ALL_IDS._replace(first=first, after=after))
+                    continue
+                found[first, after] = file, start
+                start += rows.height
+                yield rows
 
         parts = intact()
         first_part = next(parts, None)
         if first_part is None:
-            return _Intact(None, lost)
-        return _Intact(RowBlocks.collect(chain([first_part], parts)), lost)
+            return _Intact(None, lost, found)
+        return _Intact(RowBlocks.collect(chain([first_part], parts)), lost, found)
 
     def write_block(
         self, rows: pl.DataFrame, role: str = ROWS, block: IdBlock = ALL_IDS
@@ -292,11 +309,12 @@ class MaterializedResult:
 
     def _write_items(self, items: Items, role: str) -> list[DataFile]:
         """What a result records of its input, by blocks."""
-        rows = items.recorded
-        return [
-            self.write_block(rows.read(block.start, block.stop), role, block)
-            for block in id_blocks(rows)
-        ]
+        before = self._intact(role)
+        files = []
+        for block in id_blocks(items.recorded):
+            rows = items.recorded.read(block.start, block.stop)
+            files.append(before.file_with(rows, block) or self.write_block(rows, role, block))
+        return files
 
 
 def files_of_block(files: Iterable[DataFile], block: IdBlock) -> list[DataFile]:

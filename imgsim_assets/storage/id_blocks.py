@@ -98,7 +98,8 @@ class _Items(NamedTuple):
             of_block = begins_item(ids, last)
             begins[start : start + len(ids)] = of_block
             first = np.flatnonzero(of_block)
-            hashes = np.array([zlib.crc32(each.encode()) for each in ids.gather(first).to_list()])
+            encoded = ids.gather(first).cast(pl.Binary).to_list()
+            hashes = np.fromiter(map(zlib.crc32, encoded), np.int64, len(encoded))
             candidates.append(start + first[hashes % MEAN_ROWS == 0])
             last = ids[-1]
         return cls(begins, np.concatenate(candidates))

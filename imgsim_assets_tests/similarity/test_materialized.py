@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -10,7 +11,7 @@ from imgsim_assets.similarity.items import Items
 from imgsim_assets.similarity.join_spec import JoinSpec
 from imgsim_assets.similarity.materialized import LEFT_ITEMS, RIGHT_ITEMS, MaterializedResult
 from imgsim_assets.similarity.neighbor_lists import CachedNeighborLists, neighbor_lists
-from imgsim_assets.storage.commit import ROWS, Commit, PendingCommit
+from imgsim_assets.storage.commit import ROWS, Commit, DataFile, PendingCommit
 from imgsim_assets.storage.id_blocks import ALL_IDS
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import Table
@@ -130,6 +131,27 @@ def test_result_is_up_to_date_for_exactly_its_items(store: Store) -> None:
     assert not result.is_up_to_date(changed, RIGHT)
     assert not result.is_up_to_date(fewer, RIGHT)
     assert not result.is_up_to_date(LEFT, LEFT)
+
+
+def test_only_recorded_items_that_have_changed_are_written(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = _commit(store)
+    changed = Items(LEFT.keys.with_columns(sha256=pl.Series(["1", "9"])), LEFT.vectors)
+    result, written = _result(store, RECIPE), []
+    write_rows = Table.write_rows
+
+    def counted(self: Table, rows: pl.DataFrame, **options: Any) -> DataFile:
+        written.append(options.get("role", ROWS))
+        return write_rows(self, rows, **options)
+
+    monkeypatch.setattr(Table, "write_rows", counted)
+    after = result.commit([], changed, RIGHT, {"images": 2})
+
+    assert after is not None
+    assert written == [LEFT_ITEMS]
+    assert after.files_with_role(RIGHT_ITEMS) == before.files_with_role(RIGHT_ITEMS)
+    assert _result(store, RECIPE).is_up_to_date(changed, RIGHT)
 
 
 @pytest.mark.parametrize("role", [ROWS, LEFT_ITEMS, RIGHT_ITEMS])
