@@ -25,17 +25,22 @@ from imgsim_assets.similarity.join_side import JoinSide
 from imgsim_assets.similarity.join_spec import JoinSpec
 from imgsim_assets.similarity.knn import CandidateBuffer, Nearest
 from imgsim_assets.similarity.row_pairs import Pairs
-from imgsim_assets.similarity.threads import map_tasks, worker_count
+from imgsim_assets.similarity.threads import parallel_map, worker_count
 from imgsim_assets.similarity.tiles import max_candidates, rounded_down
 from imgsim_assets.similarity.unique_rows import UniqueRows
 
 # Rows of a group: the more, the larger the products; the fewer, the more of it stays in the cache.
+# Where lists have few rows, as those that changed, products are small.
 _ROWS_PER_GROUP = 1 << 14
+_MAX_GROUP_ROWS = 1 << 16
+_FEW_ROWS = 8
 _MIN_GROUP_ROWS = 512
 _MAX_TILE_ROWS = 2048
 _MAX_TILE_COLUMNS = 512
 # Rows of a tile that are partitioned at once, to stay in the cache.
 _ROWS_PER_PARTITION = 64
+# Candidates of small tiles that are added together.
+_MIN_ADDED = 1024
 # With more candidates than this for each entry of the k nearest, a better cutoff comes first.
 _MAX_CANDIDATES_PER_ENTRY = 2
 # Bytes of a list that a row probes, and of a neighbor that is found, with its copies.
@@ -44,6 +49,8 @@ _PROBE_BYTES, _NEIGHBOR_BYTES = 4, 64
 _SORTED_BYTES = 24
 # Of the working memory of a join, what the probes and neighbors of a batch may take.
 _BATCH_SHARE = 0.5
+# Rows, columns and products of pairs.
+_Hits = tuple[Indices, Indices, Floats]
 
 
 def join_in_lists(
@@ -94,7 +101,14 @@ def _of_batch(
 ) -> Lists:
     """The lists of a batch, whose rows are numbered from `first`."""
     k = spec.search_depth(right.side.max_images)
-    pairs = _pairs_of(_searched(left, right, k, minimum, lists), len(left), k)
+    # The vectors of rows that probe none of the lists are not read.
+    rows = np.flatnonzero(right.are_probed(left, lists))
+    if len(rows) < len(left):
+        found = _searched(left.take(rows), right, k, minimum[rows], lists.take(rows))
+        i, j, similarity = _pairs_of(found, len(rows), k)
+        pairs = rows[i], j, similarity
+    else:
+        pairs = _pairs_of(_searched(left, right, k, minimum, lists), len(left), k)
     return kept_lists(pairs, left, right.side, spec, first)
 
 
@@ -102,6 +116,8 @@ def _searched(
     left: JoinSide, right: ListedRows, k: int | None, minimum: Doubles, lists: RowLists
 ) -> list[_Found]:
     """What the groups of a batch have found."""
+    if not len(left):
+        return []
     groups = _groups(left, right, k, minimum, lists)
     probed = np.unique(np.concatenate([group.lists for group in groups]))
     search = partial(_search_chunk, groups, max_candidates(join_budget()))
@@ -112,7 +128,8 @@ def _searched(
 
 
 def _search_chunk(groups: list[_Group], candidates: int, chunk: ListChunk) -> None:
-    for _ in map_tasks(partial(_search, chunk=chunk, candidates=candidates), groups):
+    # Products are too small for several threads.
+    for _ in parallel_map(partial(_search, chunk=chunk, candidates=candidates), groups):
         pass
 
 
@@ -131,7 +148,7 @@ class _Tile(NamedTuple):
     columns: Indices
     products: Floats
 
-    def hits(self, cutoffs: np.float32 | Floats) -> tuple[Indices, Indices, Floats]:
+    def hits(self, cutoffs: np.float32 | Floats) -> _Hits:
         """Rows, columns and products of the pairs that reach a cutoff."""
         i, j = np.nonzero(self.products >= cutoffs)
         return self.rows[i], self.columns[j], self.products[i, j]
@@ -188,7 +205,7 @@ def _groups(
     """The rows of a batch in groups, those of one list together."""
     rows = unit_rows(left.vectors.all(), "vectors")
     order = np.argsort(right.own_lists(left, lists), kind="stable")
-    height = _group_rows(len(order), right.assigned.lists.nprobe)
+    height = _group_rows(len(order), right)
     groups = []
     for begin in range(0, len(order), height):
         positions = order[begin : begin + height]
@@ -210,11 +227,12 @@ def _groups(
     return groups
 
 
-def _group_rows(count: int, nprobe: int) -> int:
+def _group_rows(count: int, right: ListedRows) -> int:
     """How many of the rows of a batch make a group."""
-    by_lists = max(1, join_budget() // 8 // (_SORTED_BYTES * nprobe))
+    most = _ROWS_PER_GROUP if right.mean_length >= _FEW_ROWS else _MAX_GROUP_ROWS
+    by_lists = max(1, join_budget() // 8 // (_SORTED_BYTES * right.assigned.lists.nprobe))
     of_worker = max(_MIN_GROUP_ROWS, -(-count // worker_count()))
-    return min(_ROWS_PER_GROUP, of_worker, by_lists)
+    return min(most, of_worker, by_lists)
 
 
 def _by_list(probed: ListNumbers) -> tuple[ListNumbers, Indices, NDArray[np.uint16]]:
@@ -225,12 +243,12 @@ def _by_list(probed: ListNumbers) -> tuple[ListNumbers, Indices, NDArray[np.uint
     """
     # One number for a list and a row is sorted faster, and in place.
     keys = probed.astype(np.int64)
-    keys *= _ROWS_PER_GROUP
+    keys *= _MAX_GROUP_ROWS
     keys += np.arange(len(probed))[:, None]
     keys = keys.ravel()
     keys.sort()
-    rows = (keys % _ROWS_PER_GROUP).astype(np.uint16)
-    keys //= _ROWS_PER_GROUP
+    rows = (keys % _MAX_GROUP_ROWS).astype(np.uint16)
+    keys //= _MAX_GROUP_ROWS
     start = np.flatnonzero(np.diff(keys, prepend=keys[0] - 1))
     return keys[start], np.append(start, len(keys)), rows
 
@@ -249,6 +267,7 @@ def _search(group: _Group, chunk: ListChunk, candidates: int) -> None:
     count, k = group.nearest.index.shape
     max_pairs = max(candidates, _MAX_CANDIDATES_PER_ENTRY * count * k)
     buffer = CandidateBuffer(inputs, group.nearest, slice(0, count), max_pairs, chunk.numbers)
+    waiting, total = [], 0
     for tile in group.tiles(chunk):
         cutoffs = buffer.cutoffs[tile.rows]
         hits = tile.hits(rounded_down(cutoffs - inputs.error)[:, None])
@@ -256,8 +275,19 @@ def _search(group: _Group, chunk: ListChunk, candidates: int) -> None:
         if len(hits[0]) > _MAX_CANDIDATES_PER_ENTRY * k * len(tile.rows):
             cutoffs = np.maximum(cutoffs, tile.kth(k) - inputs.error)
             hits = tile.hits(rounded_down(cutoffs - inputs.error)[:, None])
-        buffer.push(*hits)
+        waiting.append(hits)
+        total += len(hits[0])
+        if total >= _MIN_ADDED:
+            buffer.push(*_joined(waiting))
+            waiting, total = [], 0
+    if waiting:
+        buffer.push(*_joined(waiting))
     buffer.flush()
+
+
+def _joined(hits: list[_Hits]) -> _Hits:
+    i, j, products = (np.concatenate(arrays) for arrays in zip(*hits, strict=True))
+    return i, j, products
 
 
 def _pairs_of(found: list[_Found], count: int, k: int | None) -> Pairs:

@@ -86,6 +86,20 @@ class ListedRows:
             vectors = VectorBlocks.from_parts(len(side), _Reordered(side.vectors, position))
         return cls(side, assigned, vectors, rows, numbers, np.append(first, len(rows)), values)
 
+    @property
+    def mean_length(self) -> float:
+        """How many rows a list has that has any."""
+        return len(self.rows) / max(1, len(self.numbers))
+
+    def are_probed(self, left: JoinSide, lists: RowLists) -> NDArray[np.bool_]:
+        """Which left rows (n,) probe a list that has rows."""
+        count = len(self.assigned.lists)
+        has_rows = np.zeros(count, dtype=bool)
+        has_rows[self.numbers % count] = True
+        if has_rows.all():
+            return np.ones(len(left), dtype=bool)
+        return np.array(has_rows[lists.probed].any(axis=1))
+
     def own_lists(self, left: JoinSide, lists: RowLists) -> ListNumbers:
         """The lists of left rows, as numbered here, (n,)."""
         return _of_values(lists.own, left.value, self.values, len(self.assigned.lists))

@@ -22,7 +22,7 @@ from imgsim_assets.similarity.cosine import (
     product_error,
     unit_rows,
 )
-from imgsim_assets.similarity.threads import map_tasks
+from imgsim_assets.similarity.threads import parallel_map
 
 # Numbers of lists.
 Numbers = NDArray[np.uint16]
@@ -84,7 +84,7 @@ class InvertedLists:
             if nprobe:
                 probed[part] = near.first(nprobe)
 
-        for _ in map_tasks(fill, range(0, count, _ROWS_PER_TASK)):
+        for _ in parallel_map(fill, range(0, count, _ROWS_PER_TASK)):
             pass
         return RowLists(own, probed)
 

@@ -73,7 +73,8 @@ class RecallMeter:
 
     def found_in(self, lists: pl.DataFrame) -> pl.DataFrame:
         """Those of the pairs that some of the lists hold."""
-        rows = lists.join(self.left, on="left_id").join(self.right, on="right_id")
+        rows = _of_ids(lists, self.left["left_id"]).join(self.left, on="left_id")
+        rows = rows.join(self.right, on="right_id")
         pairs = rows.group_by(left_id="left_item", right_id="right_item").agg(
             pl.col("similarity").max()
         )
@@ -86,6 +87,16 @@ class RecallMeter:
         """The recall of all lists, of what was found in each of their parts."""
         every = pl.concat([self.exact.clear(), *found]).unique()
         return Recall(self.rows, self.exact.height, every.height)
+
+
+def _of_ids(lists: pl.DataFrame, ids: pl.Series) -> pl.DataFrame:
+    """The lists of some ids, of lists and ids that are sorted; only these are looked at."""
+    column = lists["left_id"]
+    first, last = (column.search_sorted(ids, side).to_numpy() for side in ("left", "right"))
+    counts = last - first
+    begins = np.cumsum(counts) - counts
+    rows = np.arange(int(counts.sum())) + np.repeat(first - begins, counts)
+    return lists.select(pl.all().gather(rows))
 
 
 def _rows_of(items: Items, side: str, wanted: pl.Series) -> pl.DataFrame:

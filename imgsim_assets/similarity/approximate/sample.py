@@ -6,6 +6,7 @@ neighbor lists of the sample that the recall is measured on are kept and updated
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -22,6 +23,7 @@ from imgsim_assets.similarity.join_side import JoinSide
 from imgsim_assets.similarity.join_spec import MIN_COSINE, JoinSpec
 from imgsim_assets.similarity.materialized import MaterializedResult, read_role
 from imgsim_assets.similarity.neighbor_lists import CachedNeighborLists, neighbor_lists
+from imgsim_assets.similarity.threads import single_threaded
 from imgsim_assets.storage.commit import DataFile
 from imgsim_assets.storage.row_blocks import RowBlocks
 
@@ -86,7 +88,9 @@ def recall_meter(
     else:
         cached = None
     searched = _with_itself(pairs.spec)
-    lists = neighbor_lists(sample, pairs.right, searched, cached)
+    # A few changed rows are not worth several threads.
+    with single_threaded() if cached is not None else nullcontext():
+        lists = neighbor_lists(sample, pairs.right, searched, cached)
     exact = item_pairs(lists, sample, pairs.right, searched.k)
     if pairs.leaves_out_itself:
         exact = best_of_each(exact.filter(pl.col("left_id") != pl.col("right_id")), pairs.spec.k)
