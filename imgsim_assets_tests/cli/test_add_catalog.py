@@ -103,7 +103,7 @@ def test_folder_of_absolute_paths_is_declared_unless_it_is_the_lists_own(shell: 
     [
         (("nothing.csv",), 1, "nothing.csv"),
         (("list.csv", "--url", "link"), 1, "there is no column 'link'"),
-        (("list.csv", "--name", "No"), 2, "--name: String should match pattern"),
+        (("list.csv", "--name", "No"), 2, "--name: 'No' is not of the form ^[a-z]"),
         (("list.csv", "--encoder", "hog"), 2, "--encoder: unknown encoder 'hog'"),
     ],
 )
