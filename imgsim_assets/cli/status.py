@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import click
 
 from imgsim_assets.cli import options
+from imgsim_assets.cli.main import EXIT_PROBLEMS_FOUND
 from imgsim_assets.cli.output import show_json
 from imgsim_assets.cli.terminal import echo
 from imgsim_assets.pipeline.status import (
@@ -14,9 +15,7 @@ from imgsim_assets.pipeline.status import (
     GroupStatus,
     MatchStatus,
     catalog_names,
-    catalog_status,
-    group_statuses,
-    match_statuses,
+    store_status,
 )
 from imgsim_assets.similarity.approximate.recall import NOT_MEASURED
 from imgsim_assets.similarity.settings import APPROXIMATE
@@ -34,11 +33,12 @@ Examples:
 @click.argument("catalogs", nargs=-1, metavar="[CATALOG]...")
 @options.store_option
 @options.json_option
-def command(catalogs: tuple[str, ...], store: Store, as_json: bool) -> None:
+def command(catalogs: tuple[str, ...], store: Store, as_json: bool) -> int:
     """Show which tables of the store are fresh, stale, empty or missing, and what failed.
 
     A table is stale when its inputs have other items, or vectors of another encoder, than those it
-    was computed from. It is empty when none of its images was fetched or has a vector.
+    was computed from. It is empty when none of its images was fetched or has a vector. Where a file
+    is damaged, the rest is shown, and the exit code is 3.
     """
     existing = catalog_names(store)
     for name in catalogs:
@@ -48,27 +48,20 @@ def command(catalogs: tuple[str, ...], store: Store, as_json: bool) -> None:
                 f"{store.url} has no catalog {name!r}; it has {listed}. A declared catalog is "
                 "there after its first run"
             )
-    statuses = [catalog_status(store, name) for name in catalogs or existing]
-    matches = [
-        match
-        for match in match_statuses(store)
-        if not catalogs or {match.left, match.right} & set(catalogs)
-    ]
-    groups = [
-        group
-        for group in group_statuses(store)
-        if not catalogs or set(group.catalogs) & set(catalogs)
-    ]
+    status = store_status(store, catalogs)
     if as_json:
-        show_json({"store": store.url, "catalogs": statuses, "matches": matches, "groups": groups})
-        return
-    lines = [line for status in statuses for line in _catalog_lines(status)]
-    if not statuses:
-        lines = [
-            "it has no catalog yet; 'imgsim run' materializes a project, 'imgsim match' two lists"
-        ]
-    results = [*map(_match_line, matches), *map(_group_line, groups)]
-    echo("\n".join([f"store: {store.url}", *lines, *results]))
+        show_json({"store": store.url, **vars(status)})
+    else:
+        lines = [line for each in status.catalogs for line in _catalog_lines(each)]
+        if not lines:
+            lines = [
+                "it has no catalog yet; 'imgsim run' materializes a project, 'imgsim match' two "
+                "lists"
+            ]
+        results = [*map(_match_line, status.matches), *map(_group_line, status.groups)]
+        problems = [f"\nproblem: {problem}" for problem in status.problems]
+        echo("\n".join([f"store: {store.url}", *lines, *results, *problems]))
+    return EXIT_PROBLEMS_FOUND if status.problems else 0
 
 
 def _catalog_lines(status: CatalogStatus) -> Iterator[str]:

@@ -30,8 +30,9 @@ from imgsim_assets.storage.shards import Shard
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import Table, with_key
 
-# An empty table is up to date, but all items of its catalog failed.
-Freshness = Literal["fresh", "stale", "empty", "missing"]
+# An empty table is up to date, but all items of its catalog failed. That of a table is unknown
+# where a file of it or of its inputs is damaged.
+Freshness = Literal["fresh", "stale", "empty", "missing", "unknown"]
 _IMAGES = ["id", IMAGE, "sha256"]
 _NO_IMAGES = pl.DataFrame(schema={"id": pl.String, IMAGE: pl.Int32, "sha256": pl.String})
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
 import polars as pl
 
@@ -13,6 +15,7 @@ from imgsim_assets.download.ledger.table import ledger_table
 from imgsim_assets.download.status import OK
 from imgsim_assets.encoders.recorded import encoder_from_commit
 from imgsim_assets.encoders.table import embeddings_table
+from imgsim_assets.errors import CorruptFileError, FormatError
 from imgsim_assets.index.stage import index_table
 from imgsim_assets.pipeline import freshness
 from imgsim_assets.pipeline.checks import suspicious_groups
@@ -30,6 +33,8 @@ from imgsim_assets.storage.commit import Commit
 from imgsim_assets.storage.store import Store
 
 _GRAPH = "similarity_graph"
+_UNKNOWN: Freshness = "unknown"
+_Value = TypeVar("_Value")
 
 
 @dataclass(frozen=True)
@@ -120,6 +125,64 @@ class GroupStatus:
     recall: float | None
 
 
+@dataclass(frozen=True)
+class StoreStatus:
+    """The status of all tables of a store, or of those of some catalogs.
+
+    `problems` are messages about damaged files, and about tables of another format. What they keep
+    from being known is left out: counts are 0, and `Freshness` is unknown.
+    """
+
+    catalogs: list[CatalogStatus]
+    matches: list[MatchStatus]
+    groups: list[GroupStatus]
+    problems: list[str]
+
+
+class _Problems:
+    """Goes on where a file is damaged, and keeps each message once."""
+
+    def __init__(self) -> None:
+        self.messages: dict[str, None] = {}
+
+    def read(self, default: _Value, read: Callable[[], _Value]) -> _Value:
+        """What is read, or the default."""
+        try:
+            return read()
+        except (CorruptFileError, FormatError) as error:
+            self.messages[str(error)] = None
+            return default
+
+
+class _Strict(_Problems):
+    """Raises every error."""
+
+    def read(self, default: _Value, read: Callable[[], _Value]) -> _Value:
+        """What is read."""
+        return read()
+
+
+def store_status(store: Store, catalogs: Collection[str] = ()) -> StoreStatus:
+    """The status of some catalogs and of what is computed from them; by default of all.
+
+    A damaged file keeps nothing else from being reported.
+    """
+    problems = _Problems()
+    names = catalogs or catalog_names(store)
+    matches, groups = [], []
+    for table in store.table_names():
+        if table.startswith(MATCHES):
+            match = problems.read(None, partial(_match_status, store, table, problems))
+            if match is not None and not {match.left, match.right}.isdisjoint(names):
+                matches.append(match)
+        elif _is_groups(table):
+            group = problems.read(None, partial(_group_status, store, table, problems))
+            if group is not None and not set(group.catalogs).isdisjoint(names):
+                groups.append(group)
+    statuses = [catalog_status(store, name, problems) for name in names]
+    return StoreStatus(statuses, matches, groups, list(problems.messages))
+
+
 def catalog_names(store: Store) -> list[str]:
     """The names of the catalogs that the store holds, sorted."""
     return sorted(
@@ -129,13 +192,21 @@ def catalog_names(store: Store) -> list[str]:
     )
 
 
-def catalog_status(store: Store, name: str) -> CatalogStatus:
-    """The status of one catalog."""
-    items = items_table(store, name).latest()
-    ledger = read_columns(ledger_table(store, name), ["status", "retryable"])
-    embeddings = read_columns(embeddings_table(store, name), ["id", "status"])
-    rejects = rejects_table(store, name).latest()
-    embeddings_commit = embeddings_table(store, name).latest()
+def catalog_status(store: Store, name: str, problems: _Problems | None = None) -> CatalogStatus:
+    """The status of one catalog.
+
+    Raises:
+        CorruptFileError: A file is damaged, and nothing collects problems.
+    """
+    found = problems or _Strict()
+    items = found.read(None, items_table(store, name).latest)
+    ledger = found.read(
+        None, lambda: read_columns(ledger_table(store, name), ["status", "retryable"])
+    )
+    embeddings = found.read(
+        None, lambda: read_columns(embeddings_table(store, name), ["id", "status"])
+    )
+    rejects = found.read(None, rejects_table(store, name).latest)
     failed = ledger.filter(pl.col("status") != OK) if ledger is not None else None
     undecoded = embeddings.filter(pl.col("status") != OK) if embeddings is not None else None
     return CatalogStatus(
@@ -151,9 +222,9 @@ def catalog_status(store: Store, name: str) -> CatalogStatus:
         failures=dict(Counter(_counts(failed)) + Counter(_counts(undecoded))),
         fetch_failures=_counts(failed),
         retryable=int(failed["retryable"].sum()) if failed is not None else 0,
-        encoder=_encoder(embeddings_commit),
-        stages=_stages(store, name),
-        recalls=_recalls(store, name),
+        encoder=found.read(None, lambda: _encoder(embeddings_table(store, name).latest())),
+        stages=_stages(store, name, found),
+        recalls=_recalls(store, name, found),
     )
 
 
@@ -163,27 +234,40 @@ def _usable_items(embeddings: pl.DataFrame | None) -> int:
     return embeddings.filter(pl.col("status") == OK)["id"].n_unique()
 
 
-def _stages(store: Store, name: str) -> dict[str, Freshness]:
-    stages = {
-        "images": freshness.images_freshness(store, name),
-        "embeddings": freshness.embeddings_freshness(store, name),
+def _stages(store: Store, name: str, problems: _Problems) -> dict[str, Freshness]:
+    computed: dict[str, Callable[[], Freshness | None]] = {
+        "images": lambda: freshness.images_freshness(store, name),
+        "embeddings": lambda: freshness.embeddings_freshness(store, name),
+        "index": lambda: _index_freshness(store, name),
     }
-    # A match table needs no index of its left catalog, and no graph.
-    if index_table(store, name).latest() is not None:
-        stages["index"] = freshness.index_freshness(store, name)
+    computed |= {
+        stage: partial(_graph_freshness, store, name, variant)
+        for stage, variant in _variants(store, name, _GRAPH)
+    }
+    stages: dict[str, Freshness | None] = {
+        stage: problems.read(_UNKNOWN, read) for stage, read in computed.items()
+    }
+    return {stage: found for stage, found in stages.items() if found is not None}
+
+
+def _index_freshness(store: Store, name: str) -> Freshness | None:
+    """None where a match table needs no index of its left catalog."""
+    if index_table(store, name).latest() is None:
+        return None
+    return freshness.index_freshness(store, name)
+
+
+def _graph_freshness(store: Store, name: str, variant: str | None) -> Freshness | None:
+    table = graph_table(store, name, variant)
+    commit = table.latest()
     index = freshness.indexed(store, name)
-    for stage, variant in _variants(store, name, _GRAPH):
-        table = graph_table(store, name, variant)
-        commit = table.latest()
-        if commit is not None:
-            stages[stage] = freshness.result_freshness(table, commit, index, index)
-    return stages
+    return freshness.result_freshness(table, commit, index, index) if commit is not None else None
 
 
-def _recalls(store: Store, name: str) -> dict[str, float | None]:
+def _recalls(store: Store, name: str, problems: _Problems) -> dict[str, float | None]:
     recalls = {}
     for stage, variant in _variants(store, name, _GRAPH):
-        commit = graph_table(store, name, variant).latest()
+        commit = problems.read(None, graph_table(store, name, variant).latest)
         if commit is not None and (recall := recall_of(commit)) is not None:
             recalls[stage] = recall.value
     return recalls
@@ -197,60 +281,61 @@ def _variants(store: Store, name: str, kind: str) -> Iterator[tuple[str, str | N
             yield stage, stage.partition(".")[2] or None
 
 
-def match_statuses(store: Store) -> list[MatchStatus]:
-    """The status of every match table, by name."""
-    statuses = []
-    for name in store.table_names():
-        table = store.table(name)
-        commit = table.latest() if name.startswith(MATCHES) else None
-        if commit is None:
-            continue
-        settings = commit.properties
+def _match_status(store: Store, name: str, problems: _Problems) -> MatchStatus | None:
+    table = store.table(name)
+    commit = table.latest()
+    if commit is None:
+        return None
+    settings = commit.properties
+
+    def computed_freshness() -> Freshness:
         left = freshness.embedded(store, settings["left"])
         right = freshness.indexed(store, settings["right"])
-        statuses.append(
-            MatchStatus(
-                name=name.removeprefix(MATCHES),
-                left=settings["left"],
-                right=settings["right"],
-                mode=settings["mode"],
-                threshold=settings["threshold"],
-                matches=commit.rows,
-                freshness=freshness.matches_freshness(store, table, commit, left, right),
-                precision=match_precision(store, name.removeprefix(MATCHES)),
-                by_decisions=threshold_of(store, commit),
-                method=commit.properties.get(METHOD, EXACT),
-                recall=_recall(commit),
-            )
-        )
-    return statuses
+        return freshness.matches_freshness(store, table, commit, left, right)
+
+    short = name.removeprefix(MATCHES)
+    return MatchStatus(
+        name=short,
+        left=settings["left"],
+        right=settings["right"],
+        mode=settings["mode"],
+        threshold=settings["threshold"],
+        matches=commit.rows,
+        freshness=problems.read(_UNKNOWN, computed_freshness),
+        precision=problems.read(None, partial(match_precision, store, short)),
+        by_decisions=problems.read(None, partial(threshold_of, store, commit)),
+        method=settings.get(METHOD, EXACT),
+        recall=_recall(commit),
+    )
 
 
-def group_statuses(store: Store) -> list[GroupStatus]:
-    """The status of every table of duplicate groups, of one catalog or of several, by name."""
-    statuses = []
-    for name in store.table_names():
-        kind, _, rest = name.partition("/")
-        table = store.table(name)
-        is_groups = CROSS_CATALOG_GROUPS in (kind, rest.partition(".")[0])
-        commit = table.latest() if is_groups else None
-        if commit is None:
-            continue
-        rows = table.read(commit, columns=["group_id"])
-        statuses.append(
-            GroupStatus(
-                table=name,
-                catalogs=tuple(commit.properties["catalogs"]),
-                threshold=commit.properties["threshold"],
-                groups=rows["group_id"].n_unique(),
-                grouped=rows.height,
-                suspicious=suspicious_groups(table, commit, CheckSettings()).height,
-                freshness=freshness.groups_freshness(store, table, commit),
-                method=commit.properties.get(METHOD, EXACT),
-                recall=_recall(commit),
-            )
-        )
-    return statuses
+def _is_groups(table: str) -> bool:
+    """Whether a table has duplicate groups, of one catalog or of several."""
+    kind, _, rest = table.partition("/")
+    return CROSS_CATALOG_GROUPS in (kind, rest.partition(".")[0])
+
+
+def _group_status(store: Store, name: str, problems: _Problems) -> GroupStatus | None:
+    table = store.table(name)
+    commit = table.latest()
+    if commit is None:
+        return None
+    rows = table.read(commit, columns=["group_id"])
+    return GroupStatus(
+        table=name,
+        catalogs=tuple(commit.properties["catalogs"]),
+        threshold=commit.properties["threshold"],
+        groups=rows["group_id"].n_unique(),
+        grouped=rows.height,
+        suspicious=problems.read(
+            0, lambda: suspicious_groups(table, commit, CheckSettings()).height
+        ),
+        freshness=problems.read(
+            _UNKNOWN, partial(freshness.groups_freshness, store, table, commit)
+        ),
+        method=commit.properties.get(METHOD, EXACT),
+        recall=_recall(commit),
+    )
 
 
 def _recall(commit: Commit) -> float | None:

@@ -1,5 +1,10 @@
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
+import pytest
+
 from imgsim_assets.pipeline.match import MatchPipeline
 from imgsim_assets.pipeline.settings import MatchMatrixSettings
 from imgsim_assets.similarity.duplicate_groups import GroupStage
@@ -103,3 +108,58 @@ def test_status_counts_items_and_images(shell: Shell) -> None:
     assert "rejected rows: 1, images: 1; to see them: imgsim failures" in printed.out
     assert "list.csv: 2 items with 3 images, 1 usable" in matched.out
     assert "rejected rows: 1, images: 1" in matched.out
+
+
+_TABLES = {
+    *("left images", "left embeddings", "left index", "left similarity_graph"),
+    *("right images", "right embeddings", "right index", "left/duplicate_groups", "pair"),
+}
+# What depends on a table.
+_DEPENDENT = {
+    "left/images": {"left images", "left embeddings"},
+    "left/embeddings": {"left embeddings", "left index", "pair"},
+    "left/index": {"left index", "left similarity_graph", "left/duplicate_groups"},
+    "left/similarity_graph": {"left similarity_graph"},
+    "left/duplicate_groups": {"left/duplicate_groups"},
+    "matches/pair": {"pair"},
+}
+
+
+@pytest.mark.parametrize("pattern", ["**/*.parquet", "_commits/*"])
+def test_status_names_a_damaged_table_and_shows_all_others(pattern: str, shell: Shell) -> None:
+    images = {str(number): tiny(number) for number in range(4)}
+    for name in ("left", "right"):
+        indexed(shell.store, name, images)
+    pair = MatchMatrixSettings(name="pair", left="left", right="right", threshold=0.5)
+    MatchPipeline(shell.store, pair).run()
+    GraphStage(shell.store, "left", GraphSettings(k=1)).run()
+    GroupStage(shell.store, "left", GroupSettings(threshold=0.5)).run()
+    assert _states(shell("status", "--json").json).keys() == _TABLES
+
+    for table, dependent in _DEPENDENT.items():
+        files = list((Path(shell.store.url) / table).glob(pattern))
+        intact = {path: path.read_bytes() for path in files}
+        for path in files:
+            path.write_bytes(b"{")
+        result = shell("status", "--json")
+        printed = shell("status").out
+        for path, data in intact.items():
+            path.write_bytes(data)
+
+        states = _states(result.json)
+        unknown = {name for name in _TABLES if states.get(name, "unknown") == "unknown"}
+        assert (result.code, unknown) == (3, dependent)
+        for problem in result.json["problems"]:
+            assert table in problem
+            assert "; " in problem
+            assert f"problem: {problem}" in printed
+
+
+def _states(status: dict[str, Any]) -> dict[str, str]:
+    states = {
+        f"{catalog['name']} {stage}": state
+        for catalog in status["catalogs"]
+        for stage, state in catalog["stages"].items()
+    }
+    states |= {match["name"]: match["freshness"] for match in status["matches"]}
+    return states | {group["table"]: group["freshness"] for group in status["groups"]}

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from imgsim_assets.pipeline.checks import groups_coherent
 from imgsim_assets.pipeline.decisions import record_decisions
 from imgsim_assets.pipeline.settings import CheckSettings
-from imgsim_assets.pipeline.status import group_statuses
+from imgsim_assets.pipeline.status import store_status
 from imgsim_assets.reviews.table import SCHEMA, add_reviews
 from imgsim_assets.similarity.clustering import connected_components, star_clusters
 from imgsim_assets.similarity.cosine import Doubles, Indices
@@ -307,11 +307,11 @@ def test_status_knows_that_a_decision_is_not_honoured_yet(store: Store) -> None:
     images = {"a": tiny(1), "b": tiny(1)}
     indexed(store, "shop", images)
     _groups(store)
-    states = [group_statuses(store)[0].freshness]
+    states = [store_status(store).groups[0].freshness]
     _decide(store, "a", "b", "different", images)
-    states.append(group_statuses(store)[0].freshness)
+    states.append(store_status(store).groups[0].freshness)
     _groups(store)
-    states.append(group_statuses(store)[0].freshness)
+    states.append(store_status(store).groups[0].freshness)
 
     assert states == ["fresh", "stale", "fresh"]
 
