@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -140,6 +141,7 @@ def resolve_operands(
 
     Raises:
         SourceError: has the problems of all lists.
+        click.UsageError: lists are to be embedded by another encoder than a catalog of the store.
     """
     resolved, problems = [], []
     for text, side in operands:
@@ -149,6 +151,10 @@ def resolve_operands(
             problems.append(str(error))
     if problems:
         raise SourceError("\n".join(problems))
+    lists = [arg for arg in resolved if arg.settings is not None]
+    for arg in resolved if lists else ():
+        if arg.settings is None:
+            _require_encoder_of_lists(store, arg.name, lists[0].title, encoder)
     return resolved
 
 
@@ -196,6 +202,39 @@ def _resolve(
     title = without_secrets(text)
     has_numbers = not options.columns
     return CatalogArg(name, title, settings, loader, found.fields, found.notices, has_numbers)
+
+
+def _require_encoder_of_lists(
+    store: Store, name: str, a_list: str, encoder: EncoderSettings
+) -> None:
+    """Refuse to embed lists that cannot be compared with a catalog of the store."""
+    commit = embeddings_table(store, name).latest()
+    if commit is None:
+        return
+    # The first run has decided an automatic precision.
+    recorded = encoder_from_commit(commit)
+    if recorded.model_copy(update={"precision": encoder.precision}).identity == encoder.identity:
+        return
+    values = {
+        "--encoder": recorded.factory or recorded.name,
+        "--encoder-version": recorded.version,
+        "--weights": recorded.weights,
+    }
+    options = " ".join(f"{option} {shlex.quote(text)}" for option, text in values.items() if text)
+    by_options = EncoderSettings(
+        name=recorded.name,
+        factory=recorded.factory,
+        version=recorded.version,
+        weights=recorded.weights,
+        precision=recorded.precision,
+    )
+    fix = f"give {options}"
+    if by_options.identity != recorded.identity:
+        fix = f"declare {a_list} as a catalog with that encoder (imgsim add-catalog), and name it"
+    raise click.UsageError(
+        f"--encoder: {name} has vectors of {recorded.describe()}, and {a_list} would be embedded "
+        f"by {encoder.describe()}; {fix}"
+    )
 
 
 def _require_own_encoder(store: Store, name: str, encoder: EncoderSettings) -> None:

@@ -12,8 +12,10 @@ import polars as pl
 
 from imgsim_assets.cli import options, output
 from imgsim_assets.cli.main import EXIT_PROBLEMS_FOUND
+from imgsim_assets.cli.option_names import in_shell_words
 from imgsim_assets.cli.terminal import echo
 from imgsim_assets.download.settings import DownloadSettings
+from imgsim_assets.errors import SettingsError, SourceError
 from imgsim_assets.search.load_model import load_model
 from imgsim_assets.search.model import ImageSimilarityModel
 from imgsim_assets.search.neighbors import Compare
@@ -96,17 +98,18 @@ def command(
         raise click.UsageError(
             "give images, or texts with --text; --orientations, --one-item and --html need images"
         )
-    if is_saved_model(Path(catalog)):
-        model = load_model(catalog, device=device, weights=weights, factory=factory)
-    else:
-        model = ImageSimilarityModel.create(
-            catalog,
-            progress=False,
-            store=store,
-            device=device,
-            weights=weights,
-            factory=factory,
-        )
+    with _in_shell_words("CATALOG"):
+        if is_saved_model(Path(catalog)):
+            model = load_model(catalog, device=device, weights=weights, factory=factory)
+        else:
+            model = ImageSimilarityModel.create(
+                catalog,
+                progress=False,
+                store=store,
+                device=device,
+                weights=weights,
+                factory=factory,
+            )
     if texts:
         neighbors = model.query(
             text=texts, k=None if no_limit else k, radius=radius, compare=compare
@@ -115,7 +118,7 @@ def command(
     names = [_ONE_ITEM if one_item else name for name in images]
     cells = [list(images)] if one_item else list(images)
     queries = pl.DataFrame({"row": range(len(cells)), "image": pl.Series(cells)})
-    with _warnings_as_lines():
+    with _in_shell_words("IMAGE"):
         neighbors = model.query(
             queries,
             label="row",
@@ -132,21 +135,28 @@ def command(
     if html is not None:
         labeled = queries.select(pl.Series("name", names[: len(cells)]), "image")
         unique = labeled.unique("name", maintain_order=True)
-        model.explore(html, neighbors, unique, label="name", feature="image", download=download)
+        with _in_shell_words("IMAGE"):
+            model.explore(html, neighbors, unique, label="name", feature="image", download=download)
         if not quiet:
             output.log_to_stderr(f"gallery written to {html}")
     return _show(neighbors, out, k, as_json=as_json)
 
 
 @contextlib.contextmanager
-def _warnings_as_lines() -> Iterator[None]:
-    """Print warnings as a command does, without the line of code."""
+def _in_shell_words(argument: str) -> Iterator[None]:
+    """Name the arguments of this command in errors, and print warnings without the line of code.
+
+    `argument` is what the model takes as its dataset.
+    """
+    words = {"dataset": argument, "queries": argument, "store": "--store"}
     with warnings.catch_warnings(record=True) as caught:
         try:
             yield
+        except (SettingsError, SourceError) as error:
+            raise type(error)(in_shell_words(str(error), words)) from error
         finally:
             for warning in caught:
-                echo(f"imgsim: {warning.message}", err=True)
+                echo(f"imgsim: {in_shell_words(str(warning.message), words)}", err=True)
 
 
 def _show(neighbors: pl.DataFrame, out: str | None, k: int, *, as_json: bool) -> int:

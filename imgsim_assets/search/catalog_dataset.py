@@ -34,7 +34,7 @@ def find_catalog(dataset: Any, options: DatasetOptions) -> Store | None:
         return None
     raise SettingsError(
         f"{options.argument}: {dataset!r} is neither a folder nor a catalog with embeddings in "
-        f"{store.url}; materialize it, or set 'store'"
+        f"{store.url}; materialize it, or set 'store: URL'"
     )
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from imgsim_assets.encoders.settings import EncoderSettings
 from imgsim_assets.storage.reader import read_table
 from imgsim_assets_tests.support.catalogs import indexed, tiny
 from imgsim_assets_tests.support.downloads import wait_until
@@ -180,6 +181,25 @@ def test_encoder_option_that_stored_vectors_contradict_is_refused(shell: Shell) 
     assert (other.code, groups.code) == (2, 2)
     for refused in (other, groups):
         assert f"--encoder: products has vectors of {own}" in refused.err
+
+
+def test_list_is_embedded_only_by_the_encoder_of_the_catalog_it_meets(shell: Shell) -> None:
+    indexed(
+        shell.store, "products", {"p0": tiny(0), "p1": tiny(1)}, EncoderSettings(name="hog_color")
+    )
+    _catalog_of(shell, "products")
+    shell.write("0.png", tiny(0))
+    shell.write("list.csv", "id,url\n1,0.png\n")
+
+    refused = [shell("match", "list.csv", "products"), shell("groups", "products", "list.csv")]
+    accepted = shell("match", "list.csv", "products", "--encoder", "hog_color", "--json")
+
+    for result in refused:
+        assert result.code == 2
+        assert "products has vectors of hog_color, and list.csv would be embedded" in result.err
+        assert result.err.endswith("by imgsim_copy; give --encoder hog_color\n")
+    assert accepted.code == 0, accepted.err
+    assert _pairs(accepted.json) == [("1", "p0")]
 
 
 def test_stored_catalogs_are_matched_one_to_one(shell: Shell) -> None:

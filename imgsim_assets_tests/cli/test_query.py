@@ -75,9 +75,11 @@ def test_failed_query_reports_the_reason(shell: Shell) -> None:
 
     assert missing.code == unknown.code == 1
     assert "gone.jpg: missing_file" in missing.err
-    assert "neither a folder nor a catalog" in unknown.err
+    assert "imgsim: IMAGE: " in missing.err
+    assert "imgsim: CATALOG: 'shoes' is neither a folder nor a catalog" in unknown.err
+    assert "or set '--store URL'" in unknown.err
     assert partial.err == (
-        "imgsim: dataset: 1 of 2 images cannot be used "
+        "imgsim: IMAGE: 1 of 2 images cannot be used "
         "(gone.jpg: missing_file, there is no gone.jpg); they are omitted\n"
     )
 
