@@ -77,12 +77,39 @@ def chart(rng: random.Random) -> Image.Image:
     return image
 
 
+def drawing(rng: random.Random) -> Image.Image:
+    """A line drawing of six shapes."""
+    image = Image.new("RGB", (400, 400), "white")
+    draw = ImageDraw.Draw(image)
+    for _ in range(3):
+        for draw_shape in (draw.ellipse, draw.rectangle):
+            left, top = rng.randint(20, 260), rng.randint(20, 260)
+            box = (left, top, left + rng.randint(40, 120), top + rng.randint(40, 120))
+            draw_shape(box, outline="black", width=3)
+    return image
+
+
+def form(rng: random.Random) -> Image.Image:
+    """A printed form, filled in."""
+    printed = random.Random("form")
+    image = Image.new("RGB", (620, 877), "white")
+    draw = ImageDraw.Draw(image)
+    draw.text((60, 40), "Application", fill="black", font_size=32)
+    for top in range(110, 820, 60):
+        draw.text((60, top), _word(printed, 12), fill="black", font_size=16)
+        draw.rectangle((220, top - 8, 560, top + 30), outline="black", width=2)
+        draw.text((230, top), _word(rng, rng.randint(5, 18)), fill=(30, 40, 140), font_size=20)
+    return image
+
+
 KINDS: dict[str, Callable[[random.Random], Image.Image]] = {
     "pages of text": page,
     "black wordmarks on white": wordmark,
     "white wordmarks on transparency": white_wordmark,
     "single colors": color,
     "bar charts": chart,
+    "line drawings of a few shapes": drawing,
+    "filled copies of one printed form": form,
 }
 
 

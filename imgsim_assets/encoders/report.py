@@ -23,6 +23,7 @@ class EmbeddingReport:
         statuses: number of images by status.
         changed: whether the run committed a new version.
         data_version: digest of which image of which item has which vector of which encoder.
+        encoder: the encoder and what was declared of it, in words.
         fingerprint: of the encoder.
         precision: fp32 or bf16.
         recommended_threshold: the threshold that was measured for the encoder, if any.
@@ -46,6 +47,7 @@ class EmbeddingReport:
     statuses: Mapping[str, int]
     changed: bool
     data_version: str
+    encoder: str
     fingerprint: str
     precision: str
     recommended_threshold: float | None

@@ -165,6 +165,7 @@ class EmbeddingStage:
             data_version=vectors_digest(
                 RowBlocks.of(embedded), self.fingerprint, self._vectors.rebuild_count
             ),
+            encoder=self._settings.describe(),
             fingerprint=self.fingerprint,
             precision=self._settings.precision,
             recommended_threshold=self._settings.recommended_threshold,

@@ -14,7 +14,7 @@ from imgsim_assets.storage.lease import Lease
 from imgsim_assets.storage.shards import Shard, shard_index
 from imgsim_assets_tests.support.downloads import wait_until
 from imgsim_assets_tests.support.processes import BUSY_S
-from imgsim_assets_tests.support.shop import Shop
+from imgsim_assets_tests.support.shop import ENCODER, Shop
 from imgsim_assets_tests.support.web import Web
 
 IMAGES = dg.AssetKey(["products", "images"])
@@ -55,6 +55,11 @@ def test_run_without_partition_records_every_shard_and_a_repeated_one_succeeds(s
             materialization = record.asset_materialization
             assert materialization is not None
             rows[materialization.partition] = materialization.metadata["dagster/row_count"].value
+        (embedded,) = instance.fetch_materializations(EMBEDDINGS, limit=1).records
+    assert embedded.asset_materialization is not None
+    metadata = embedded.asset_materialization.metadata
+    assert str(ENCODER["factory"]) in str(metadata["encoder"].value)
+    assert metadata["encoder_fingerprint"].value
     assert len(rows) == 3
     assert sum(rows.values()) == 6  # type: ignore[arg-type]
 

@@ -146,6 +146,7 @@ def _describe(store: "Store", name: str, report: "EmbeddingReport") -> dict[str,
         "device": report.device or "not needed",
         "precision": report.precision,
         **({"batch_size": report.batch_size} if report.batch_size else {}),
+        "encoder": report.encoder,
         "encoder_fingerprint": report.fingerprint,
         **({"dim": report.dim} if report.dim else {}),
         **(
