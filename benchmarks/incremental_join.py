@@ -21,10 +21,10 @@ import hashlib
 import multiprocessing
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from unittest.mock import patch
 
 import numpy as np
@@ -46,8 +46,11 @@ from imgsim_assets.similarity.join_spec import JoinSpec
 from imgsim_assets.similarity.matches import MatchStage
 from imgsim_assets.similarity.references import References
 from imgsim_assets.similarity.settings import GraphSettings, MatchSettings
+from imgsim_assets.similarity.vector_blocks import Part, VectorBlocks
 from imgsim_assets.storage.commit import PendingCommit
 from imgsim_assets.storage.store import Store
+
+R = TypeVar("R")
 
 _ENCODER = "f" * 16
 _LEFT, _RIGHT = "left", "right"
@@ -262,14 +265,54 @@ class _Search:
     ) -> Lists:
         """The search, as the stage calls it."""
         with self._timed("all"):
-            with self._timed("reading"):
-                left.vectors.open()
-                right.side.vectors.open()
             return self._found(left, right, spec, minimum)
 
     def _found(self, left: JoinSide, right: References, spec: JoinSpec, minimum: Doubles) -> Lists:
-        with self._timed("comparing"):
-            return join(left, right, spec, minimum)
+        before = self.reading
+        with self._timed("comparing"), self._timed_reads():
+            found = join(left, right, spec, minimum)
+        self.comparing = self.comparing.plus(self.reading, -1).plus(before)
+        return found
+
+    @contextmanager
+    def _timed_reads(self) -> Iterator[None]:
+        """Within the context, what reads vectors is timed."""
+        is_reading = False
+
+        @contextmanager
+        def reading() -> Iterator[None]:
+            nonlocal is_reading
+            if is_reading:
+                yield
+                return
+            is_reading = True
+            with self._timed("reading"):
+                yield
+            is_reading = False
+
+        def timed(read: Callable[..., R]) -> Callable[..., R]:
+            def call(*arguments: Any) -> R:
+                with reading():
+                    return read(*arguments)
+
+            return call
+
+        def scan(vectors: VectorBlocks) -> Iterator[Part]:
+            parts = scanned(vectors)
+            while True:
+                with reading():
+                    part = next(parts, None)
+                if part is None:
+                    return
+                yield part
+
+        scanned = VectorBlocks.scan
+        with ExitStack() as patches:
+            patches.enter_context(patch.object(VectorBlocks, "scan", scan))
+            for name in ("read", "rows", "open"):
+                method = timed(getattr(VectorBlocks, name))
+                patches.enter_context(patch.object(VectorBlocks, name, method))
+            yield
 
     @contextmanager
     def _timed(self, name: str) -> Iterator[None]:
@@ -290,6 +333,9 @@ class _PartialSearch(_Search):
         self._count = len(self._left) // part
 
     def _found(self, left: JoinSide, right: References, spec: JoinSpec, minimum: Doubles) -> Lists:
+        with self._timed("reading"):
+            left.vectors.open()
+            right.side.vectors.open()
         found = self._known(left, right.side, spec, minimum)
         if self.comparing == _NONE:
             part = super()._found(left.slice(0, self._count), right, spec, minimum[: self._count])
@@ -311,7 +357,7 @@ class _PartialSearch(_Search):
         cosines = pair_cosines(rows, others, i, j)
         reached = np.flatnonzero(cosines >= minimum[i])
         order = reached[np.lexsort((j[reached], -cosines[reached], i[reached]))]
-        return kept_lists((i[order], j[order], cosines[order]), left, right, spec, 0)
+        return kept_lists((i[order], j[order], cosines[order]), left, right, spec)
 
     def _vectors(self, side: JoinSide) -> Floats:
         if self._all is None:

@@ -11,9 +11,10 @@ import polars as pl
 
 from imgsim_assets.encoders.vectors import VectorTable
 from imgsim_assets.index.entries import EntriesUpdate
-from imgsim_assets.index.flat import FlatIndex, Floats, Indices
+from imgsim_assets.index.flat import FlatIndex
 from imgsim_assets.index.ivf import IvfIndex, list_count, trained_quantizer, training_count
 from imgsim_assets.index.list_assignment import assigned_lists
+from imgsim_assets.index.vector_file import Floats, Indices
 from imgsim_assets.index.writer import write_flat, write_ivf
 from imgsim_assets.storage.gc import SHA256
 from imgsim_assets.storage.row_blocks import RowBlocks

@@ -12,32 +12,19 @@ import os
 import weakref
 from collections.abc import Iterator
 from functools import cached_property
-from itertools import pairwise
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, Self
 
 import faiss
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from imgsim_assets.errors import StoreError
 from imgsim_assets.index.entries import NUMBER
-
-Floats = NDArray[np.float32]
-Indices = NDArray[np.int64]
+from imgsim_assets.index.vector_file import Floats, Indices, VectorFile, read_vectors
 
 # Two neighbors whose similarities differ by less count as equally near.
 _RECALL_TOLERANCE = 1e-5
-# Bytes of vectors that are read at once.
-_BYTES_PER_PART = 8 * 2**20
-
-
-class Layout(NamedTuple):
-    """Where a file has its vectors: their numbers (n,), and where each begins, in file order."""
-
-    numbers: Indices
-    offsets: Indices
 
 
 class FlatIndex:
@@ -176,31 +163,21 @@ class FlatIndex:
         Yields:
             Positions in `entries` (p,) and the vectors (p, dim).
         """
-        for numbers, vectors in self.numbered_parts():
-            yield self._positions[numbers], vectors
+        return self.vector_file().parts()
 
-    def numbered_parts(self, chosen: Indices | None = None) -> Iterator[tuple[Indices, Floats]]:
-        """The vectors of some numbers, by default of all, as `parts` but with their numbers."""
-        numbers, offsets = self._layout()
-        is_chosen = np.full(self.next_number, chosen is None)
-        if chosen is not None:
-            is_chosen[chosen] = True
-        rows_per_part = max(1, _BYTES_PER_PART // (4 * self.dim))
-        for first in range(0, len(numbers), rows_per_part):
-            of_part = numbers[first : first + rows_per_part]
-            at = offsets[first : first + rows_per_part]
-            rows = is_chosen[of_part]
-            of_part, at = of_part[rows], at[rows]
-            for run in contiguous_runs(at, 4 * self.dim):
-                vectors = np.empty((run.stop - run.start, self.dim), dtype=np.float32)
-                self._read_into(vectors, int(at[run.start]))
-                yield of_part[run], vectors
+    def numbered_parts(self, chosen: Indices) -> Iterator[tuple[Indices, Floats]]:
+        """The vectors of some numbers, as `parts` but with their numbers."""
+        return VectorFile(self._file, self.dim, self._numbers(), self._layout()).parts(chosen)
+
+    def vector_file(self) -> VectorFile:
+        """The vectors by their positions in `entries`, in a file that stays open on its own."""
+        return VectorFile(self._file, self.dim, self._positions[self._numbers()], self._layout())
 
     def vectors_at(self, positions: Indices) -> Floats:
         """The vectors (n, dim) at some positions in `entries`."""
         vectors = np.empty((len(positions), self.dim), dtype=np.float32)
         for row, offset in enumerate(self._offsets[positions].tolist()):
-            self._read_into(vectors[row : row + 1], offset)
+            read_vectors(self._file, vectors[row : row + 1], offset)
         return vectors
 
     @cached_property
@@ -213,23 +190,18 @@ class FlatIndex:
     @cached_property
     def _offsets(self) -> Indices:
         """Where the file has each vector, by position in `entries`."""
-        numbers, of_numbers = self._layout()
         offsets = np.empty(len(self), dtype=np.int64)
-        offsets[self._positions[numbers]] = of_numbers
+        offsets[self._positions[self._numbers()]] = self._layout()
         return offsets
 
-    def _read_into(self, vectors: Floats, offset: int) -> None:
-        if os.preadv(self._file, [vectors.view(np.uint8).data], offset) != vectors.nbytes:
-            raise StoreError("the index file was truncated while it was open")
-
-    def _layout(self) -> Layout:
+    def _layout(self) -> Indices | range:
+        """Where the file has each vector, (n,), in its order."""
         # The file ends with the vectors, the count of the numbers and the numbers.
-        numbers = self._numbers()
-        width = 4 * self.dim
-        end = os.fstat(self._file).st_size - 8 * (len(numbers) + 1)
-        return Layout(numbers, end - width * np.arange(len(numbers), 0, -1))
+        end = os.fstat(self._file).st_size - 8 * (len(self) + 1)
+        return range(end - 4 * self.dim * len(self), end, 4 * self.dim)
 
     def _numbers(self) -> Indices:
+        """The number of each vector, (n,), in the order of the file."""
         numbers: Indices = faiss.vector_to_array(self._index.id_map)
         return numbers
 
@@ -241,10 +213,3 @@ def _are_same(numbers: Indices, others: Indices, after: int) -> bool:
     is_number = np.zeros(after, dtype=bool)
     is_number[numbers] = True
     return int(is_number.sum()) == len(numbers) and bool(is_number[others].all())
-
-
-def contiguous_runs(offsets: Indices, width: int) -> Iterator[slice]:
-    """The slices of ascending offsets that follow each other at a distance of `width`."""
-    starts = np.flatnonzero(np.diff(offsets, prepend=-2 * width) != width).tolist()
-    for start, stop in pairwise([*starts, len(offsets)]):
-        yield slice(start, stop)

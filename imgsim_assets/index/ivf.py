@@ -13,7 +13,8 @@ from typing import Any, ClassVar
 import faiss
 import numpy as np
 
-from imgsim_assets.index.flat import FlatIndex, Floats, Indices, Layout
+from imgsim_assets.index.flat import FlatIndex
+from imgsim_assets.index.vector_file import Floats, Indices
 
 # The minimum of training vectors for each list that FAISS asks for, and how many are used at most.
 _MIN_TRAINING = 39
@@ -53,14 +54,14 @@ class IvfIndex(FlatIndex):
         lists: Any = self._index.invlists
         return np.array([lists.list_size(at) for at in range(lists.nlist)], dtype=np.int64)
 
-    def _layout(self) -> Layout:
+    def _layout(self) -> Indices:
         # The file ends with the lists: of each the vectors, and then the numbers.
-        numbers, sizes = self._numbers(), self._list_sizes()
-        width = 4 * self.dim
-        begin = os.fstat(self._file).st_size - (width + 8) * len(numbers)
+        sizes, width = self._list_sizes(), 4 * self.dim
+        begin = os.fstat(self._file).st_size - (width + 8) * len(self)
         first = np.cumsum(sizes) - sizes
         in_earlier_lists = np.repeat(first, sizes)
-        return Layout(numbers, begin + width * np.arange(len(numbers)) + 8 * in_earlier_lists)
+        offsets: Indices = begin + width * np.arange(len(self)) + 8 * in_earlier_lists
+        return offsets
 
     def _numbers(self) -> Indices:
         lists: Any = self._index.invlists

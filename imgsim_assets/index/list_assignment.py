@@ -10,7 +10,7 @@ import numpy as np
 
 from imgsim_assets.compute.tasks import run_tasks, task_ranges
 from imgsim_assets.encoders.vectors import VectorTable
-from imgsim_assets.index.flat import Floats, Indices
+from imgsim_assets.index.vector_file import Floats, Indices
 from imgsim_assets.storage.gc import SHA256
 from imgsim_assets.storage.row_blocks import RowBlocks
 

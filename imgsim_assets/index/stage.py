@@ -39,7 +39,8 @@ from imgsim_assets.storage.table import Table
 
 if TYPE_CHECKING:
     # FAISS is loaded only when an index has to be opened.
-    from imgsim_assets.index.flat import FlatIndex, Floats
+    from imgsim_assets.index.flat import FlatIndex
+    from imgsim_assets.index.vector_file import Floats
 
 INDEX = "index"
 METRIC = "cosine"

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imgsim_assets.errors import errors_about
-from imgsim_assets.index.flat import Floats, Indices, contiguous_runs
+from imgsim_assets.index.vector_file import Floats, Indices, contiguous_runs
 
 # Numbers (p,) of images and their vectors (p, dim).
 Parts = Iterable[tuple[Indices, Floats]]

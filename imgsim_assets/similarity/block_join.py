@@ -40,6 +40,19 @@ class Lists(NamedTuple):
         empty = np.empty(0, np.int64)
         return cls(empty, empty, np.empty(0), np.zeros(rows, dtype=bool))
 
+    @classmethod
+    def of_batches(cls, batches: Sequence[tuple[Indices, Lists]]) -> Lists:
+        """The lists of all left rows, from those of batches with the numbers of their rows."""
+        parts = [(rows[of.i], of.j, of.similarity) for rows, of in batches]
+        i, j, similarity = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+        truncated = np.empty(sum(len(rows) for rows, _ in batches), dtype=bool)
+        for rows, of in batches:
+            truncated[rows] = of.truncated
+        if (np.diff(i) < 0).any():
+            order = np.argsort(i, kind="stable")
+            i, j, similarity = i[order], j[order], similarity[order]
+        return cls(i, j, similarity, truncated)
+
     def of_rows(self, left: Indices, right: Indices | None = None) -> NumberedLists:
         """The same lists with other row numbers: of `left` (n,), and of `right`, ascending."""
         j = self.j if right is None else right[self.j]
@@ -85,19 +98,17 @@ def join(left: JoinSide, right: JoinSide | References, spec: JoinSpec, minimum: 
         return Lists.none(len(left))
     references = right if isinstance(right, References) else References(right)
     parts = []
-    for start, batch in left.batches():
-        of_batch = _Batch(batch, minimum[start : start + len(batch)], start, len(left))
-        parts.append(_of_batch(of_batch, references, spec))
-    i, j, similarity, truncated = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-    return Lists(i, j, similarity, truncated)
+    for rows, batch in left.batches():
+        of_batch = _Batch(batch, minimum[rows], len(left))
+        parts.append((rows, _of_batch(of_batch, references, spec)))
+    return Lists.of_batches(parts)
 
 
 class _Batch(NamedTuple):
-    """Left rows with their minima (n,): those from number `first` of `total` rows."""
+    """Left rows with their minima (n,), of `total` rows."""
 
     side: JoinSide
     minimum: Doubles
-    first: int
     total: int
 
 
@@ -111,10 +122,10 @@ def _of_batch(batch: _Batch, references: References, spec: JoinSpec) -> Lists:
         rows = np.flatnonzero(right.value.is_in(left.value.unique().implode()).to_numpy())
         i, j, similarity = _pairs(batch, References(right.take(rows)), k)
         j = rows[j]
-    return kept_lists((i, j, similarity), left, right, spec, batch.first)
+    return kept_lists((i, j, similarity), left, right, spec)
 
 
-def kept_lists(pairs: Pairs, left: JoinSide, right: JoinSide, spec: JoinSpec, first: int) -> Lists:
+def kept_lists(pairs: Pairs, left: JoinSide, right: JoinSide, spec: JoinSpec) -> Lists:
     """The lists that are kept of pairs of left and right rows, in order.
 
     Args:
@@ -122,7 +133,6 @@ def kept_lists(pairs: Pairs, left: JoinSide, right: JoinSide, spec: JoinSpec, fi
         left: the left rows, a batch.
         right: the right rows.
         spec: k, and whether an item is its own neighbor.
-        first: the number that the first left row gets.
     """
     i, j, similarity = pairs
     depth = spec.depth(right.max_images)
@@ -130,12 +140,12 @@ def kept_lists(pairs: Pairs, left: JoinSide, right: JoinSide, spec: JoinSpec, fi
         others = left.item[i] != right.item[j]
         i, j, similarity = i[others], j[others], similarity[others]
     if depth is None:
-        return Lists(first + i, j, similarity, np.zeros(len(left), dtype=bool))
+        return Lists(i, j, similarity, np.zeros(len(left), dtype=bool))
     start = np.searchsorted(i, np.arange(len(left)))
     within = np.arange(len(i)) - start[i] < depth
     # A full list may have been truncated.
     full = np.diff(np.append(start, len(i))) >= depth
-    return Lists(first + i[within], j[within], similarity[within], full)
+    return Lists(i[within], j[within], similarity[within], full)
 
 
 def _pairs(batch: _Batch, references: References, k: int | None) -> Pairs:
@@ -144,12 +154,12 @@ def _pairs(batch: _Batch, references: References, k: int | None) -> Pairs:
     references.prefilter.work = queries.dim * len(references) * batch.total
     nearest = Nearest.none(k, batch.minimum) if k is not None else None
     found: list[Pairs] = []
-    for start, block in references.blocks():
+    for rows, block in references.blocks():
         # What the blocks before have found makes the search of this one faster.
         cutoffs = batch.minimum if nearest is None else nearest.cutoffs
         inputs = InputPair.of(queries, block)
-        of_block = _pairs_with(batch.side, inputs, references, start, k, cutoffs)
-        if references.is_single:
+        of_block = _pairs_with(batch.side, inputs, references, rows, k, cutoffs)
+        if len(rows) == len(references):
             return of_block
         if nearest is None:
             found.append(of_block)
@@ -168,19 +178,18 @@ def _pairs_with(
     left: JoinSide,
     inputs: InputPair,
     references: References,
-    start: int,
+    rows: Indices,
     k: int | None,
     minimum: Doubles,
 ) -> Pairs:
-    """The pairs of a batch with a block of right rows, which are numbered from `start`."""
+    """The pairs of a batch with a block of the right rows: those of some numbers (p,)."""
     right = references.side
     if left.value is None or right.value is None:
         i, j, cosines = row_pairs(inputs, k, minimum, references.prefilter)
-        return i, j + start, cosines
-    values = right.value.slice(start, len(inputs.right.unit.rows))
-    rows = (_with_values(left.value), _with_values(values))
-    i, j, cosines = pairs_within(inputs.left, inputs.right, *rows, k, minimum)
-    return i, j + start, cosines
+        return i, rows[j], cosines
+    values = (_with_values(left.value), _with_values(right.value.gather(rows)))
+    i, j, cosines = pairs_within(inputs.left, inputs.right, *values, k, minimum)
+    return i, rows[j], cosines
 
 
 def _with_values(values: pl.Series) -> pl.DataFrame:

@@ -53,8 +53,12 @@ class _VectorsOfAll:
 
     sources: Sequence[tuple[Indices, VectorBlocks]]
 
-    def __call__(self) -> Iterator[Part]:
-        """All vectors, in parts."""
+    def __call__(self, rows: Indices | None = None) -> Iterator[Part]:
+        """As of `ReadParts`."""
         for positions, vectors in self.sources:
-            for start, block in vectors.blocks():
-                yield positions[start : start + len(block)], block
+            chosen = np.arange(len(positions))
+            if rows is not None:
+                chosen = np.flatnonzero(np.isin(positions, rows))
+            some = vectors if rows is None else vectors.select(chosen)
+            for start, block in some.blocks():
+                yield positions[chosen[start : start + len(block)]], block

@@ -21,6 +21,7 @@ from imgsim_assets.encoders.vectors import REBUILDS, VectorTable
 from imgsim_assets.images.orientation import ORIENTATIONS
 from imgsim_assets.index.entries import NUMBER
 from imgsim_assets.index.stage import embedded_rows, index_rows, latest_index, open_index
+from imgsim_assets.index.vector_file import VectorFile
 from imgsim_assets.similarity.cosine import Floats, Indices
 from imgsim_assets.similarity.join_input import JoinInput
 from imgsim_assets.similarity.vector_blocks import Part, VectorBlocks
@@ -273,23 +274,38 @@ class StoredVectors:
     fingerprint: str
     images: RowBlocks
 
-    def __call__(self) -> Iterator[Part]:
-        """All vectors, in parts; StoreError as of `VectorTable.read_rows`."""
-        yield from VectorTable(self.store, self.name, self.fingerprint).read_rows(self.images)
+    def __call__(self, rows: Indices | None = None) -> Iterator[Part]:
+        """As of `ReadParts`; StoreError as of `VectorTable.read_rows`."""
+        vectors = VectorTable(self.store, self.name, self.fingerprint)
+        if rows is None:
+            yield from vectors.read_rows(self.images)
+            return
+        for found, part in vectors.read_rows(RowBlocks.of(self.images.gather(rows, ["sha256"]))):
+            yield rows[found], part
 
 
 @dataclass(frozen=True)
 class IndexedVectors:
-    """The vectors of a version of a catalog's index, in the order of its entries."""
+    """The vectors of a version of a catalog's index, in the order of its entries.
+
+    The file is verified once by each process.
+    """
 
     store: Store
     name: str
     version: int
 
-    def __call__(self) -> Iterator[Part]:
-        """All vectors, in parts; CorruptFileError for a damaged file."""
+    def __call__(self, rows: Indices | None = None) -> Iterator[Part]:
+        """As of `ReadParts`; CorruptFileError for a damaged file."""
+        return self._file.parts(rows)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return IndexedVectors, (self.store, self.name, self.version)
+
+    @cached_property
+    def _file(self) -> VectorFile:
         _, index = open_index(self.store, self.name, version=self.version, columns=[NUMBER])
-        yield from index.parts()
+        return index.vector_file()
 
 
 def with_vectors(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import polars as pl
 
 from imgsim_assets.similarity.cosine import Indices
@@ -21,12 +22,14 @@ class JoinSide:
         item: (n,) numbers that tell whether two rows are of one item.
         value: what the rows of a pair agree in, with `within`; None where all are compared.
         max_images: the greatest number of rows of an item.
+        read_once: whether the rows are needed for one pass of a join only.
     """
 
     vectors: VectorBlocks
     item: Indices
     value: pl.Series | None
     max_images: int
+    read_once: bool = False
 
     @classmethod
     def of(cls, items: Items) -> JoinSide:
@@ -41,8 +44,15 @@ class JoinSide:
 
     def take(self, rows: Indices) -> JoinSide:
         """Some rows (p,), which are numbered from 0."""
+        return self._of(rows, self.vectors.take(rows))
+
+    def select(self, rows: Indices) -> JoinSide:
+        """Some rows (p,) as of `take`; a few of many are read without the others."""
+        return self._of(rows, self.vectors.select(rows))
+
+    def _of(self, rows: Indices, vectors: VectorBlocks) -> JoinSide:
         value = self.value.gather(rows) if self.value is not None else None
-        return JoinSide(self.vectors.take(rows), self.item[rows], value, self.max_images)
+        return JoinSide(vectors, self.item[rows], value, self.max_images)
 
     def slice(self, start: int, stop: int) -> JoinSide:
         """The rows from `start` to `stop`, or to the last, numbered from 0."""
@@ -50,11 +60,16 @@ class JoinSide:
         vectors = self.vectors.slice(start, stop)
         return JoinSide(vectors, self.item[start:stop], value, self.max_images)
 
-    def batches(self) -> Iterator[tuple[int, JoinSide]]:
-        """The rows in batches as large as a block, each with the number of its first row."""
+    def batches(self) -> Iterator[tuple[Indices, JoinSide]]:
+        """The rows in batches as large as a block, with their numbers (p,), ascending."""
+        if self.read_once:
+            for rows, vectors in self.vectors.scan():
+                yield rows, self._of(rows, VectorBlocks.of(vectors))
+            return
         size = self.vectors.block_rows
         if len(self) <= size:
-            yield 0, self
+            yield np.arange(len(self)), self
             return
         for start in range(0, len(self), size):
-            yield start, self.slice(start, start + size)
+            batch = self.slice(start, start + size)
+            yield np.arange(start, start + len(batch)), batch

@@ -14,7 +14,7 @@ truncated holds every pair that is better than its last one, and none that is wo
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import NamedTuple, Protocol, TypeVar
 
@@ -220,7 +220,7 @@ class _Update:
     def lists_of(self, blocks: Sequence[IdBlock]) -> Iterator[ListBlock]:
         """The lists of successive blocks; changed rows of many blocks are compared together."""
         for group in self._groups(blocks):
-            of_changed = self._compared(self._changed(group[0].start, group[-1].stop))
+            of_changed = self._of_changed(group[0].start, group[-1].stop)
             some: list[tuple[IdBlock, ReusableLists]] = []
             pairs = 0
             for block in group:
@@ -259,37 +259,48 @@ class _Update:
         return ReusableLists.of(ids, pairs, stays, gone, min_length)
 
     @cached_property
+    def _changed_side(self) -> JoinSide:
+        """The left rows that cached lists cannot be of."""
+        return JoinSide.of(self.left).select(self._changed(0, len(self.left)))
+
+    @cached_property
     def _references(self) -> References | ListedRows:
         """The right rows, in the form that is searched."""
+        changed = self._changed_side
+        read_once = len(changed) <= changed.vectors.block_rows
         side = JoinSide.of(self.right)
         if self.assigned is None:
-            return References(side)
-        read_once = int(np.count_nonzero(~self.stays)) <= side.vectors.block_rows
+            return References(replace(side, read_once=read_once))
         return ListedRows.of(side, self.assigned, read_once=read_once)
 
     @cached_property
     def _new_references(self) -> References | ListedRows:
-        side = JoinSide.of(self.right).take(self.new_right)
+        side = JoinSide.of(self.right).select(self.new_right)
         if self.assigned is None:
             return References(side)
         return ListedRows.of(side, self.assigned.take_right(self.new_right))
 
     def _searched(
-        self, rows: Indices, references: References | ListedRows, minimum: Doubles
+        self, left: JoinSide, rows: Indices, references: References | ListedRows, minimum: Doubles
     ) -> Lists:
-        """The lists of some left rows."""
-        left = JoinSide.of(self.left).take(rows)
+        """The lists of left rows with some numbers."""
         if isinstance(references, References):
             return join(left, references, self.spec, minimum)
         lists = references.assigned.left
         return join_in_lists(left, references, self.spec, minimum, lists, rows)
 
-    def _compared(self, rows: Indices) -> NumberedLists:
+    def _of_changed(self, start: int, stop: int) -> NumberedLists:
+        """The lists of the changed left rows in a range."""
+        rows = self._changed(start, stop)
+        first = int(np.count_nonzero(~self.stays[:start]))
+        return self._compared(self._changed_side.slice(first, first + len(rows)), rows)
+
+    def _compared(self, left: JoinSide, rows: Indices) -> NumberedLists:
         """The lists of left rows that are compared with all right rows."""
         lists = Lists.none(0)
         if len(rows):
             threshold = np.full(len(rows), self.spec.threshold)
-            lists = self._searched(rows, self._references, threshold)
+            lists = self._searched(left, rows, self._references, threshold)
         return lists.of_rows(rows)
 
     def completed(
@@ -306,10 +317,13 @@ class _Update:
         stays = self.stays[first : first + len(recompute)]
         # Rows whose lists have become too short, or are damaged.
         lost, others = (first + np.flatnonzero(mask) for mask in (recompute & stays, ~recompute))
-        found = [of_changed, self._compared(lost)]
+        left = JoinSide.of(self.left)
+        found = [of_changed, self._compared(left.take(lost), lost)]
         if len(others) and len(self.new_right):
             cutoffs = np.concatenate([each.cutoffs(self.spec.threshold) for _, each in group])
-            of_others = self._searched(others, self._new_references, cutoffs[~recompute])
+            # The vectors of the rows of other groups are needed, too.
+            side = replace(left.take(others), read_once=len(recompute) == len(self.left))
+            of_others = self._searched(side, others, self._new_references, cutoffs[~recompute])
             found.append(of_others.of_rows(others, self.new_right))
         depth = self.spec.depth(self.right.max_images)
         right_rows = np.unique(np.concatenate([lists.j for lists in found]))

@@ -100,13 +100,17 @@ class StoredTurnedVectors:
     fingerprint: str
     sha256: pl.Series
 
-    def __call__(self) -> Iterator[Part]:
-        """All vectors, in parts; StoreError as of `VectorTable.read_rows`."""
+    def __call__(self, rows: Indices | None = None) -> Iterator[Part]:
+        """As of `ReadParts`; StoreError as of `VectorTable.read_rows`."""
         upright = VectorTable(self.store, self.name, self.fingerprint)
         tables = [upright, *turned_tables(self.store, self.name, self.fingerprint)]
         for number, table in enumerate(tables):
-            for rows, vectors in table.read_rows(RowBlocks.of(self.sha256.to_frame())):
-                yield rows * len(tables) + number, vectors
+            images = np.arange(len(self.sha256))
+            if rows is not None:
+                images = rows[rows % len(tables) == number] // len(tables)
+            sha256 = RowBlocks.of(self.sha256.gather(images).to_frame())
+            for found, vectors in table.read_rows(sha256):
+                yield images[found] * len(tables) + number, vectors
 
 
 def stored_turned(store: Store, name: str, fingerprint: str, items: Items) -> Items:

@@ -1,7 +1,8 @@
 """The right rows of a join by blocks: what a join finds out about a block serves those that follow.
 
 The vectors of a block are read again for each batch of left rows, but they are checked and searched
-for equal rows once. 8 bytes a row are kept of it, and 24 more in blocks that have equal rows.
+for equal rows once. 8 bytes a row are kept of it, and 24 more in blocks that have equal rows; of
+rows that are read once nothing is kept.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from imgsim_assets.similarity.cosine import Doubles, Floats, UnitRows
+from imgsim_assets.similarity.cosine import Doubles, Floats, Indices, UnitRows
 from imgsim_assets.similarity.join_input import JoinInput
 from imgsim_assets.similarity.join_side import JoinSide
 from imgsim_assets.similarity.shared_prefilter import SharedPrefilter
@@ -36,6 +37,7 @@ class References:
         self.prefilter = SharedPrefilter()
         self._checked: dict[int, _Checked] = {}
         self._kept: JoinInput | None = None
+        self._read_once = side.read_once
 
     def __reduce__(self) -> tuple[Any, ...]:
         return References, (self.side,)
@@ -48,16 +50,22 @@ class References:
         """Whether the rows are one block."""
         return len(self) <= self.side.vectors.block_rows
 
-    def blocks(self) -> Iterator[tuple[int, JoinInput]]:
-        """All rows in blocks: the number of the first, and the rows as an input."""
+    def blocks(self) -> Iterator[tuple[Indices, JoinInput]]:
+        """All rows in blocks: their numbers (p,), ascending within a block, and an input."""
+        if self._read_once:
+            # Whoever comes again reads as others do.
+            self._read_once = False
+            for numbers, rows in self.side.vectors.scan():
+                yield numbers, JoinInput.of(rows, "vectors")
+            return
         if self._kept is not None:
-            yield 0, self._kept
+            yield np.arange(len(self)), self._kept
             return
         for start, rows in self.side.vectors.blocks():
             block = self._input(start, rows)
             if self.is_single and rows.nbytes <= _MAX_KEPT_BYTES:
                 self._kept = block
-            yield start, block
+            yield np.arange(start, start + len(rows)), block
 
     def _input(self, start: int, rows: Floats) -> JoinInput:
         if start not in self._checked:

@@ -1,39 +1,43 @@
 """Vectors that are read in blocks of rows, so that no step holds all of them in memory.
 
 Few vectors stay in memory. More are copied once, file by file, into a scratch file on the local
-disk, which is read by explicit ranges: pages of a mapped file would count as memory of the process.
+disk. A few of many, and vectors that are needed only once, are read from their files alone.
 """
 
 from __future__ import annotations
 
-import os
-import tempfile
 import threading
 import uuid
-import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from imgsim_assets.compute.memory import block_bytes, vectors_in_memory
-from imgsim_assets.errors import TEMPORARY, errors_about
 from imgsim_assets.similarity.cosine import Doubles, Floats, Indices, pair_cosines
+from imgsim_assets.similarity.stored_rows import MemoryRows, ScratchRows, StoredRows
 
 # Row numbers (p,) and their vectors (p, d): some rows of many.
 Part = tuple[Indices, Floats]
-# Reads all rows, in parts. It is called once by each process, and is pickled if another one is to.
-ReadParts = Callable[[], Iterator[Part]]
 
 # A block has at most so many rows.
 MAX_BLOCK_ROWS = 1 << 16
+# A scan holds two copies of a block, which therefore has only so much of the memory of others.
+_SCANNED_PART = 4
+# Rows are few if all are at least so many times as many.
+_TIMES_FEW = 4
 # Vectors of pairs whose cosines are computed at once.
 _MAX_PAIR_BYTES = 32 << 20
-# Rows of a scratch file are read with those between them, if these are not many more.
-_MAX_READ_PER_ROW = 4
+
+
+class ReadParts(Protocol):
+    """Reads rows where they are stored; it is pickled if another process is to read them."""
+
+    def __call__(self, rows: Indices | None = None) -> Iterator[Part]:
+        """All rows, or some (p,), ascending; each once, in parts, in any order."""
 
 
 class VectorBlocks:
@@ -43,14 +47,14 @@ class VectorBlocks:
     unpickles it reads them again.
     """
 
-    def __init__(self, stored: _Rows, rows: Indices | range | None = None) -> None:
+    def __init__(self, stored: StoredRows, rows: Indices | range | None = None) -> None:
         self._stored = stored
         self._rows = range(len(stored)) if rows is None else rows
 
     @classmethod
     def of(cls, vectors: Floats) -> VectorBlocks:
         """Vectors (n, d) in memory."""
-        return cls(_MemoryRows(vectors))
+        return cls(MemoryRows(vectors))
 
     @classmethod
     def from_parts(cls, count: int, parts: ReadParts) -> VectorBlocks:
@@ -58,7 +62,7 @@ class VectorBlocks:
 
         Args:
             count: n.
-            parts: yields all rows, each once, in any order.
+            parts: reads all rows, or some.
         """
         return cls(_LazyRows(count, parts))
 
@@ -73,7 +77,7 @@ class VectorBlocks:
     @property
     def block_rows(self) -> int:
         """How many rows a block has, at least 1."""
-        return max(1, min(MAX_BLOCK_ROWS, block_bytes() // max(1, 4 * self.dim)))
+        return _rows_in(block_bytes(), self.dim)
 
     def open(self) -> None:
         """Read the vectors now, where they would be read when a row is asked for."""
@@ -83,6 +87,22 @@ class VectorBlocks:
         """All rows in blocks: the number of the first, and the vectors."""
         for start in range(0, len(self), self.block_rows):
             yield start, self.read(start, start + self.block_rows)
+
+    def scan(self) -> Iterator[Part]:
+        """All rows in blocks, for a reader that needs them only once.
+
+        Rows that nothing has read yet come in the order of their files, and are not copied to a
+        scratch file.
+
+        Yields:
+            The numbers (p,) of rows, ascending within a block, and their vectors.
+        """
+        unread = self._unread()
+        if unread is not None:
+            yield from _scanned(unread)
+            return
+        for start, vectors in self.blocks():
+            yield np.arange(start, start + len(vectors)), vectors
 
     def read(self, start: int, stop: int) -> Floats:
         """The rows from `start` to `stop`, or to the last."""
@@ -103,9 +123,29 @@ class VectorBlocks:
         """Some rows (p,) as rows of their own; nothing is read."""
         return VectorBlocks(self._stored, self._stored_numbers(numbers))
 
+    def select(self, numbers: Indices) -> VectorBlocks:
+        """Some rows (p,) as of `take`; a few of many are read without the others."""
+        chosen = self._stored_numbers(numbers)
+        if isinstance(self._stored, _LazyRows):
+            distinct, position = np.unique(chosen, return_inverse=True)
+            few = self._stored.few(distinct)
+            if few is not None:
+                return VectorBlocks(few, position)
+        return VectorBlocks(self._stored, chosen)
+
     def slice(self, start: int, stop: int) -> VectorBlocks:
         """The rows from `start` to `stop` as rows of their own; nothing is read."""
         return VectorBlocks(self._stored, self._rows[start:stop])
+
+    def _unread(self) -> Iterator[Part] | None:
+        """The rows as they are stored; None where they have been read, or are in another order."""
+        if not isinstance(self._stored, _LazyRows):
+            return None
+        if isinstance(self._rows, range):
+            if len(self._rows) == len(self._stored):
+                return self._stored.unread(None)
+            return self._stored.unread(np.arange(self._rows.start, self._rows.stop))
+        return self._stored.unread(self._rows) if bool((np.diff(self._rows) > 0).all()) else None
 
     def _stored_numbers(self, numbers: Indices) -> Indices:
         if isinstance(self._rows, range):
@@ -133,96 +173,12 @@ def _distinct(vectors: VectorBlocks, numbers: Indices) -> tuple[Floats, Indices]
     return vectors.rows(distinct), position
 
 
-class _Rows(Protocol):
-    """Where vectors are."""
-
-    def __len__(self) -> int: ...
-
-    @property
-    def dim(self) -> int: ...
-
-    def span(self, start: int, stop: int) -> Floats:
-        """The rows from `start` to `stop`."""
-
-    def rows(self, numbers: Indices) -> Floats:
-        """Some rows."""
-
-
-class _MemoryRows:
-    def __init__(self, vectors: Floats) -> None:
-        self._vectors = vectors
-
-    def __len__(self) -> int:
-        return len(self._vectors)
-
-    @property
-    def dim(self) -> int:
-        return int(self._vectors.shape[1])
-
-    def span(self, start: int, stop: int) -> Floats:
-        return self._vectors[start:stop]
-
-    def rows(self, numbers: Indices) -> Floats:
-        return self._vectors[numbers]
-
-
-class _ScratchRows:
-    """A file of rows in the folder for temporary files; it is deleted with the object."""
-
-    def __init__(self, count: int, dim: int) -> None:
-        self._count, self.dim = count, dim
-        self._file, self._path = tempfile.mkstemp(prefix=TEMPORARY, suffix=".vectors")
-        # The open file stays readable, and nothing is left behind by a process that is killed.
-        Path(self._path).unlink()
-        with errors_about(self._path):
-            os.truncate(self._file, count * dim * 4)
-        weakref.finalize(self, os.close, self._file)
-
-    def __len__(self) -> int:
-        return self._count
-
-    def write(self, rows: Indices, vectors: Floats) -> None:
-        """Store the vectors of some rows."""
-        if not len(rows):
-            return
-        order = np.argsort(rows, kind="stable")
-        rows = rows[order]
-        # Runs of neighboring rows are written at once.
-        starts = np.flatnonzero(np.diff(rows, prepend=-2) != 1)
-        for run in np.split(np.arange(len(rows)), starts[1:]):
-            data = np.ascontiguousarray(vectors[order[run]], dtype=np.float32)
-            with errors_about(self._path):
-                _write(self._file, data, int(rows[run[0]]) * self.dim * 4)
-
-    def span(self, start: int, stop: int) -> Floats:
-        vectors = np.empty((max(0, stop - start), self.dim), dtype=np.float32)
-        _read(self._file, vectors, start * self.dim * 4)
-        return vectors
-
-    def rows(self, numbers: Indices) -> Floats:
-        steps = np.diff(numbers)
-        if len(numbers) and steps.min(initial=1) > 0 and steps.max(initial=1) <= _MAX_READ_PER_ROW:
-            # Most rows of a range: they are copied once.
-            first = int(numbers[0])
-            return self.span(first, int(numbers[-1]) + 1)[numbers - first]
-        vectors = np.empty((len(numbers), self.dim), dtype=np.float32)
-        order = np.argsort(numbers, kind="stable")
-        ordered = numbers[order]
-        # Rows that are far apart are read one by one, others together with those between them.
-        gaps = np.flatnonzero(np.diff(ordered) > _MAX_READ_PER_ROW) + 1
-        for run in np.split(np.arange(len(ordered)), gaps):
-            if len(run):
-                first, last = int(ordered[run[0]]), int(ordered[run[-1]])
-                vectors[order[run]] = self.span(first, last + 1)[ordered[run] - first]
-        return vectors
-
-
 class _LazyRows:
     """Rows that are read on the first use, into memory or into a scratch file.
 
     Args:
         count: how many.
-        parts: yields all rows.
+        parts: reads them.
         key: of the rows; another process reads rows of one key once.
     """
 
@@ -230,7 +186,7 @@ class _LazyRows:
         self._count, self._parts = count, parts
         self._key = key or uuid.uuid4().hex
         self._lock = threading.Lock()
-        self._stored: _Rows | None = None
+        self._stored: StoredRows | None = None
 
     def __len__(self) -> int:
         return self._count
@@ -245,14 +201,60 @@ class _LazyRows:
     def rows(self, numbers: Indices) -> Floats:
         return self._open().rows(numbers)
 
-    def _open(self) -> _Rows:
+    def _open(self) -> StoredRows:
         with self._lock:
             if self._stored is None:
                 self._stored = _filled(self._count, self._parts() if self._count else iter(()))
             return self._stored
 
+    def few(self, numbers: Indices) -> _LazyRows | None:
+        """Rows (p,), ascending, which are read alone; None for many, or when all have been read."""
+        if self._stored is not None or _TIMES_FEW * len(numbers) > self._count:
+            return None
+        return _LazyRows(len(numbers), _FewRows(self, numbers))
+
+    def unread(self, numbers: Indices | None) -> Iterator[Part] | None:
+        """All rows, or some (p,), ascending, numbered from 0, as they are stored.
+
+        None when they have been read, or fit in memory: then they are read from there.
+        """
+        if self._stored is not None or not self._count:
+            return None
+        parts = self._parts() if numbers is None else self._parts(numbers)
+        first = next(parts, None)
+        if first is None or self._count * first[1].shape[1] * 4 <= vectors_in_memory():
+            return None
+        every = chain([first], parts)
+        if numbers is None:
+            return every
+        return ((np.searchsorted(numbers, rows), vectors) for rows, vectors in every)
+
+    def parts_of(self, numbers: Indices) -> Iterator[Part]:
+        """Some rows (p,), ascending."""
+        if self._stored is None:
+            yield from self._parts(numbers)
+            return
+        size = _rows_in(block_bytes(), self.dim)
+        for start in range(0, len(numbers), size):
+            some = numbers[start : start + size]
+            yield some, self._stored.rows(some)
+
     def __reduce__(self) -> tuple[Any, ...]:
         return _unpickled, (self._count, self._parts, self._key)
+
+
+@dataclass(frozen=True)
+class _FewRows:
+    """Reads a few (n,) of many rows."""
+
+    every: _LazyRows
+    numbers: Indices
+
+    def __call__(self, rows: Indices | None = None) -> Iterator[Part]:
+        """As of `ReadParts`."""
+        numbers = self.numbers if rows is None else self.numbers[rows]
+        for found, vectors in self.every.parts_of(numbers):
+            yield np.searchsorted(self.numbers, found), vectors
 
 
 # The rows that this process has unpickled last; as many as a join has sides.
@@ -268,16 +270,16 @@ def _unpickled(count: int, parts: ReadParts, key: str) -> _LazyRows:
     return rows
 
 
-def _filled(count: int, parts: Iterator[Part]) -> _Rows:
+def _filled(count: int, parts: Iterator[Part]) -> StoredRows:
     memory: Floats | None = None
-    scratch: _ScratchRows | None = None
+    scratch: ScratchRows | None = None
     for rows, vectors in parts:
         if memory is None and scratch is None:
             dim = vectors.shape[1]
             if count * dim * 4 <= vectors_in_memory():
                 memory = np.empty((count, dim), dtype=np.float32)
             else:
-                scratch = _ScratchRows(count, dim)
+                scratch = ScratchRows(count, dim)
         if memory is not None:
             memory[rows] = vectors
         elif scratch is not None:
@@ -286,20 +288,40 @@ def _filled(count: int, parts: Iterator[Part]) -> _Rows:
         del vectors
     if scratch is not None:
         return scratch
-    return _MemoryRows(np.empty((0, 0), dtype=np.float32) if memory is None else memory)
+    return MemoryRows(np.empty((0, 0), dtype=np.float32) if memory is None else memory)
 
 
-def _write(file: int, data: NDArray[np.float32], offset: int) -> None:
-    view = data.data.cast("B")
-    while view:
-        written = os.pwrite(file, view, offset)
-        view, offset = view[written:], offset + written
+def _scanned(parts: Iterator[Part]) -> Iterator[Part]:
+    """Parts as blocks of rows in their order, of which two copies are in memory."""
+    waiting: list[Part] = []
+    count = 0
+    for rows, vectors in parts:
+        size = _rows_in(block_bytes() // _SCANNED_PART, vectors.shape[1])
+        start = 0
+        while start < len(rows):
+            some = slice(start, start + size - count)
+            waiting.append((rows[some], vectors[some]))
+            start, count = some.stop, count + len(rows[some])
+            if count == size:
+                yield _in_order(waiting)
+                waiting, count = [], 0
+    if count:
+        yield _in_order(waiting)
 
 
-def _read(file: int, data: NDArray[np.float32], offset: int) -> None:
-    view = data.data.cast("B") if data.size else memoryview(b"")
-    while view:
-        count = os.preadv(file, [view], offset)
-        if not count:
-            raise EOFError("a scratch file of vectors has become shorter")
-        view, offset = view[count:], offset + count
+def _in_order(parts: list[Part]) -> Part:
+    rows = np.concatenate([rows for rows, _ in parts])
+    order = np.argsort(rows, kind="stable")
+    position = np.empty_like(order)
+    position[order] = np.arange(len(order))
+    vectors = np.empty((len(rows), parts[0][1].shape[1]), np.float32)
+    start = 0
+    for of_part, part in parts:
+        vectors[position[start : start + len(of_part)]] = part
+        start += len(of_part)
+    return rows[order], vectors
+
+
+def _rows_in(size: int, dim: int) -> int:
+    """How many rows of `dim` numbers a block of so many bytes has, at least 1."""
+    return max(1, min(MAX_BLOCK_ROWS, size // max(1, 4 * dim)))

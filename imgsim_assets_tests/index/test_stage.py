@@ -19,7 +19,6 @@ from imgsim_assets.encoders.table import SCHEMA, embeddings_table
 from imgsim_assets.encoders.vector_rows import VectorRows
 from imgsim_assets.encoders.vectors import VectorTable
 from imgsim_assets.errors import CorruptFileError, StoreError
-from imgsim_assets.index.flat import Floats
 from imgsim_assets.index.stage import (
     IndexReport,
     IndexStage,
@@ -27,6 +26,7 @@ from imgsim_assets.index.stage import (
     index_table,
     open_index,
 )
+from imgsim_assets.index.vector_file import Floats
 from imgsim_assets.storage.commit import Commit, DataFile, PendingCommit, replace_shard
 from imgsim_assets.storage.row_blocks import RowBlocks
 from imgsim_assets.storage.shards import Shard

@@ -29,7 +29,8 @@ from imgsim_assets.similarity.neighbor_lists import (
     with_rank,
 )
 from imgsim_assets.similarity.reusable_lists import LIST_SCHEMA, SCHEMA
-from imgsim_assets_tests.support.blocks import small_blocks
+from imgsim_assets.similarity.vector_blocks import VectorBlocks
+from imgsim_assets_tests.support.blocks import ShuffledParts, small_blocks
 from imgsim_assets_tests.support.vectors import (
     constant,
     cosines,
@@ -105,7 +106,7 @@ def test_updated_lists_equal_a_full_computation_after_any_history(
         cached = CachedNeighborLists(pairs, old_left.images, old_right.images)
         assigned = _assigned(lists, left, right)
         with small_blocks():
-            pairs = neighbor_lists(left, right, spec, cached, assigned)
+            pairs = neighbor_lists(_in_files(left), _in_files(right), spec, cached, assigned)
 
         in_full = neighbor_lists(left, right, spec, None, assigned)
         assert top_pairs(pairs, spec).equals(top_pairs(in_full, spec))
@@ -122,8 +123,9 @@ def test_updated_lists_of_a_self_join_equal_a_full_computation(
     for old, new in pairwise(items):
         assigned = _assigned(lists, new, new)
         cached = CachedNeighborLists(pairs, old.images, old.images)
+        stored = _in_files(new)
         with small_blocks():
-            pairs = neighbor_lists(new, new, others, cached, assigned)
+            pairs = neighbor_lists(stored, stored, others, cached, assigned)
 
         in_full = neighbor_lists(new, new, others, None, assigned)
         assert top_pairs(pairs, others).equals(top_pairs(in_full, others))
@@ -163,8 +165,9 @@ def test_updated_lists_of_nearly_equal_rows_equal_a_full_computation(
     )
     old, new = Items(keys, rows), Items(new_keys, new_rows).where(stays)
     cached = CachedNeighborLists(neighbor_lists(old, old, spec), old.row_blocks, old.row_blocks)
+    stored = _in_files(new)
     with small_blocks(7):
-        updated = neighbor_lists(new, new, spec, cached)
+        updated = neighbor_lists(stored, stored, spec, cached)
 
     in_full = neighbor_lists(new, new, spec)
     assert top_pairs(updated, spec).equals(top_pairs(in_full, spec))
@@ -182,7 +185,7 @@ def test_blocks_of_any_size_give_the_same_lists(
     sides = _items(left), _items(right)
     assigned = _assigned(lists, *sides)
     with small_blocks(rows):
-        pairs = neighbor_lists(*sides, spec, None, assigned)
+        pairs = neighbor_lists(_in_files(sides[0]), _in_files(sides[1]), spec, None, assigned)
 
     assert pairs.equals(neighbor_lists(*sides, spec, None, assigned))
 
@@ -362,6 +365,12 @@ def _items(content: Mapping[str, int]) -> Items:
         schema={"id": pl.String, "sha256": pl.String},
     )
     return Items(keys, POOL[[content[item] for item in ids]] if ids else np.empty((0, 4), "f4"))
+
+
+def _in_files(items: Items) -> Items:
+    """The items with vectors that nothing has read."""
+    parts = ShuffledParts(items.vectors, part=2)
+    return Items(items.images, VectorBlocks.from_parts(len(items), parts), items.source)
 
 
 def _assert_equals_definition(

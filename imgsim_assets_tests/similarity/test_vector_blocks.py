@@ -5,7 +5,6 @@ import os
 import pickle
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -14,21 +13,11 @@ from hypothesis import strategies as st
 
 from imgsim_assets.errors import describe_error
 from imgsim_assets.similarity import vector_blocks
+from imgsim_assets.similarity.cosine import Indices
 from imgsim_assets.similarity.vector_blocks import Part, VectorBlocks
+from imgsim_assets_tests.support.blocks import ShuffledParts, small_blocks
 
 ROWS = np.random.default_rng(0).standard_normal((60, 5)).astype(np.float32)
-
-
-@dataclass(frozen=True)
-class _Parts:
-    """Parts of ROWS in no order; counts how often they are read."""
-
-    sizes: tuple[int, ...] = (7, 1, 52)
-
-    def __call__(self) -> Iterator[Part]:
-        order = np.random.default_rng(1).permutation(len(ROWS))
-        for rows in np.split(order, np.cumsum(self.sizes)[:-1]):
-            yield rows, ROWS[rows]
 
 
 def _in_memory() -> VectorBlocks:
@@ -38,7 +27,7 @@ def _in_memory() -> VectorBlocks:
 def _in_a_file(monkeypatch: pytest.MonkeyPatch) -> VectorBlocks:
     with monkeypatch.context() as patch:
         patch.setattr(vector_blocks, "vectors_in_memory", lambda: 0)
-        blocks = VectorBlocks.from_parts(len(ROWS), _Parts())
+        blocks = VectorBlocks.from_parts(len(ROWS), ShuffledParts(ROWS))
         blocks.read(0, 1)  # the first read decides where they are
     return blocks
 
@@ -97,7 +86,7 @@ def test_a_block_of_wide_rows_has_fewer_rows(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_nothing_is_read_before_a_row_is_asked_for() -> None:
-    def parts() -> Iterator[Part]:
+    def parts(rows: Indices | None = None) -> Iterator[Part]:
         reads.append("read")
         yield np.arange(60), ROWS
 
@@ -112,7 +101,9 @@ def test_nothing_is_read_before_a_row_is_asked_for() -> None:
 
 
 def test_another_process_reads_the_vectors_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    blocks = _in_a_file(monkeypatch).take(np.array([5, 2]))
+    monkeypatch.setattr(vector_blocks, "vectors_in_memory", lambda: 0)
+    blocks = VectorBlocks.from_parts(60, _parts).take(np.array([5, 2]))
+    blocks.open()
 
     sent = pickle.dumps(blocks)
 
@@ -120,14 +111,20 @@ def test_another_process_reads_the_vectors_again(monkeypatch: pytest.MonkeyPatch
     assert np.array_equal(pickle.loads(sent).all(), ROWS[[5, 2]])
 
 
+def _parts(rows: Indices | None = None) -> Iterator[Part]:
+    return ShuffledParts(ROWS)(rows)
+
+
 def test_no_vectors_have_no_blocks() -> None:
-    for blocks in (VectorBlocks.from_parts(0, _Parts()), _in_memory().take(np.empty(0, np.int64))):
+    nothing = np.empty(0, np.int64)
+    for blocks in (VectorBlocks.from_parts(0, ShuffledParts(ROWS)), _in_memory().take(nothing)):
+        assert list(blocks.scan()) == []
         assert list(blocks.blocks()) == []
         assert len(blocks.all()) == 0
 
 
 def test_error_of_a_part_is_raised_again_by_the_next_read() -> None:
-    def parts() -> Iterator[Part]:
+    def parts(rows: Indices | None = None) -> Iterator[Part]:
         yield np.arange(1), ROWS[:1]
         raise OSError("no space left")
 
@@ -135,3 +132,88 @@ def test_error_of_a_part_is_raised_again_by_the_next_read() -> None:
     for _ in range(2):
         with pytest.raises(OSError, match="no space left"):
             blocks.read(0, 1)
+
+
+def test_a_few_rows_are_read_without_the_others() -> None:
+    parts = ShuffledParts(ROWS)
+    blocks = VectorBlocks.from_parts(60, parts)
+    few, fewer = blocks.select(np.array([40, 3, 41])), blocks.slice(20, 60).select(np.array([5]))
+    turned = blocks.take(np.arange(60)[::-1]).select(np.array([0, 10]))
+    assert parts.read == []
+
+    for _ in range(2):
+        assert np.array_equal(few.all(), ROWS[[40, 3, 41]])
+        assert np.array_equal(few.take(np.array([2, 0])).all(), ROWS[[41, 40]])
+    assert np.array_equal(fewer.all(), ROWS[[25]])
+    assert np.array_equal(turned.all(), ROWS[[59, 49]])
+    assert sorted(parts.read) == [3, 25, 40, 41, 49, 59]
+
+
+def test_many_rows_are_read_with_the_others_and_once() -> None:
+    parts = ShuffledParts(ROWS)
+    blocks = VectorBlocks.from_parts(60, parts)
+
+    for chosen in (np.arange(0, 60, 2), np.array([7])):
+        assert np.array_equal(blocks.select(chosen).all(), ROWS[chosen])
+    assert sorted(parts.read) == [*range(60)]
+
+
+def test_chosen_rows_are_taken_from_rows_that_were_read_meanwhile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    parts = ShuffledParts(ROWS)
+    blocks = VectorBlocks.from_parts(60, parts)
+    few = blocks.select(np.array([3, 40, 41]))
+    blocks.open()
+    monkeypatch.setattr(vector_blocks, "block_bytes", lambda: 2 * 4 * 5)
+
+    assert np.array_equal(few.all(), ROWS[[3, 40, 41]])
+    assert len(parts.read) == 60
+
+
+@given(
+    numbers=st.none() | st.sets(st.integers(0, 59), min_size=1).map(sorted),
+    part=st.integers(1, 9),
+    block=st.integers(1, 70),
+)
+def test_a_scan_reads_each_row_once_and_copies_nothing(
+    numbers: list[int] | None, part: int, block: int
+) -> None:
+    parts = ShuffledParts(ROWS, part)
+    blocks, expected = VectorBlocks.from_parts(60, parts), np.arange(60)
+    if numbers is not None:
+        expected = np.array(numbers)
+        blocks = blocks.take(expected)
+    with small_blocks(block), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(vector_blocks, "ScratchRows", _no_scratch)
+        found = list(blocks.scan())
+
+    rows = np.concatenate([rows for rows, _ in found])
+    assert sorted(rows.tolist()) == [*range(len(expected))]
+    assert sorted(parts.read) == expected.tolist()
+    for of_block, vectors in found:
+        assert len(of_block) <= block
+        assert np.all(np.diff(of_block) > 0)
+        np.testing.assert_array_equal(vectors, ROWS[expected[of_block]])
+
+
+def _no_scratch(*_: object) -> None:
+    raise AssertionError("a scratch file was made")
+
+
+def test_a_scan_of_rows_that_fit_in_memory_keeps_them() -> None:
+    parts = ShuffledParts(ROWS)
+    blocks = VectorBlocks.from_parts(60, parts)
+
+    for _ in range(2):
+        ((rows, vectors),) = blocks.scan()
+        assert np.array_equal(rows, np.arange(60))
+        assert np.array_equal(vectors, ROWS)
+
+
+def test_a_scan_of_rows_in_another_order_gives_them_in_it() -> None:
+    reverse = np.arange(60)[::-1]
+    with small_blocks(7):
+        found = list(VectorBlocks.from_parts(60, ShuffledParts(ROWS)).take(reverse).scan())
+
+    assert np.array_equal(np.concatenate([vectors for _, vectors in found]), ROWS[::-1])

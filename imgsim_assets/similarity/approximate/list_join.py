@@ -78,9 +78,11 @@ def join_in_lists(
     for start in range(0, len(left), size):
         stop = min(start + size, len(left))
         batch = left.slice(start, stop)
-        of_batch = lists.take(numbers[start:stop])
-        parts.append(_of_batch(batch, right, spec, minimum[start:stop], of_batch, start))
-    return Lists(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+        of_batch = _of_batch(
+            batch, right, spec, minimum[start:stop], lists.take(numbers[start:stop])
+        )
+        parts.append((np.arange(start, stop), of_batch))
+    return Lists.of_batches(parts)
 
 
 def _batch_rows(left: JoinSide, right: ListedRows, spec: JoinSpec) -> int:
@@ -97,9 +99,8 @@ def _of_batch(
     spec: JoinSpec,
     minimum: Doubles,
     lists: RowLists,
-    first: int,
 ) -> Lists:
-    """The lists of a batch, whose rows are numbered from `first`."""
+    """The lists of a batch."""
     k = spec.search_depth(right.side.max_images)
     # The vectors of rows that probe none of the lists are not read.
     rows = np.flatnonzero(right.are_probed(left, lists))
@@ -109,7 +110,7 @@ def _of_batch(
         pairs = rows[i], j, similarity
     else:
         pairs = _pairs_of(_searched(left, right, k, minimum, lists), len(left), k)
-    return kept_lists(pairs, left, right.side, spec, first)
+    return kept_lists(pairs, left, right.side, spec)
 
 
 def _searched(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -170,10 +171,14 @@ class _Reordered:
     source: VectorBlocks
     position: Indices
 
-    def __call__(self) -> Iterator[Part]:
+    def __call__(self, rows: Indices | None = None) -> Iterator[Part]:
         # No block is kept while the next one is read.
-        return map(self._part, self.source.blocks())
+        return map(partial(self._part, rows), self.source.blocks())
 
-    def _part(self, block: tuple[int, Floats]) -> Part:
+    def _part(self, chosen: Indices | None, block: tuple[int, Floats]) -> Part:
         first, rows = block
-        return self.position[first : first + len(rows)], rows
+        position = self.position[first : first + len(rows)]
+        if chosen is None:
+            return position, rows
+        is_chosen = np.isin(position, chosen)
+        return position[is_chosen], rows[is_chosen]

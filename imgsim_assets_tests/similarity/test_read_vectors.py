@@ -1,0 +1,136 @@
+"""Which files of vectors an update of a match table or a graph opens."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from imgsim_assets.errors import StoreError
+from imgsim_assets.similarity import vector_blocks
+from imgsim_assets.similarity.graph import GraphStage
+from imgsim_assets.similarity.matches import MatchStage
+from imgsim_assets.similarity.settings import GraphSettings, MatchSettings
+from imgsim_assets.storage.commit import ROWS, DataFile
+from imgsim_assets.storage.store import Store
+from imgsim_assets.storage.table_files import TableFiles
+from imgsim_assets_tests.support.catalogs import indexed, tiny
+from imgsim_assets_tests.support.damage import flip_bit
+
+SETTINGS = [MatchSettings(mode="all", threshold=0.3), MatchSettings(mode="top_k", k=2, threshold=0)]
+
+
+@pytest.fixture(params=SETTINGS, ids=lambda settings: settings.mode)
+def matched(
+    store: Store, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> MatchStage:
+    """Matches of two catalogs of 12 items, whose vectors came in three files each."""
+    # Nothing stays in memory, as of large catalogs.
+    monkeypatch.setattr(vector_blocks, "vectors_in_memory", lambda: 0)
+    for name, first in (("left", 0), ("right", 100)):
+        for count in (4, 8, 12):
+            indexed(store, name, {f"{n:02d}": tiny(first + n) for n in range(count)})
+    stage = MatchStage(store, "pair", request.param, left="left", right="right")
+    stage.run()
+    return stage
+
+
+@contextmanager
+def _opened(store: Store) -> Iterator[Counter[str]]:
+    """How often each table had a file of vectors opened."""
+    opened: Counter[str] = Counter()
+    read_bytes, local_copy = TableFiles.read_bytes, TableFiles.local_copy
+
+    def noted_bytes(table: TableFiles, file: DataFile) -> bytes:
+        if "/vectors/" in table.name and file.role == ROWS:
+            opened[table.name.split("/")[0]] += 1
+        return read_bytes(table, file)
+
+    def noted_copy(table: TableFiles, file: DataFile) -> object:
+        opened[table.name] += 1
+        return local_copy(table, file)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TableFiles, "read_bytes", noted_bytes)
+        patch.setattr(TableFiles, "local_copy", noted_copy)
+        yield opened
+
+
+def _change(store: Store, name: str, first: int) -> None:
+    images = {f"{n:02d}": tiny(first + n) for n in range(12)}
+    indexed(store, name, images | {"05": tiny(first + 50)})
+
+
+def test_changed_left_rows_are_read_without_the_others(store: Store, matched: MatchStage) -> None:
+    _change(store, "left", 0)
+
+    with _opened(store) as opened:
+        assert matched.run().incremental
+
+    assert opened == {"left": 1, "right/index": 1}
+
+
+def test_changed_right_rows_are_read_with_each_left_file_once(
+    store: Store, matched: MatchStage
+) -> None:
+    _change(store, "right", 100)
+
+    with _opened(store) as opened:
+        assert matched.run().incremental
+
+    assert opened == {"left": 3, "right/index": 1}
+
+
+def test_changes_of_both_sides_read_each_file_once(store: Store, matched: MatchStage) -> None:
+    _change(store, "left", 0)
+    _change(store, "right", 100)
+
+    with _opened(store) as opened:
+        assert matched.run().incremental
+
+    # The file of the changed left row, and those of the others.
+    assert opened == {"left": 4, "right/index": 1}
+
+
+def test_changed_rows_of_a_graph_open_the_index_once(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vector_blocks, "vectors_in_memory", lambda: 0)
+    indexed(store, "left", {f"{n:02d}": tiny(n) for n in range(12)})
+    stage = GraphStage(store, "left", GraphSettings(k=2))
+    stage.run()
+    _change(store, "left", 0)
+
+    with _opened(store) as opened:
+        assert stage.run().incremental
+
+    assert opened == {"left/index": 1}
+
+
+def test_a_damaged_file_that_is_not_needed_stops_no_update(
+    store: Store, matched: MatchStage
+) -> None:
+    _damage(store, 0)
+    _change(store, "left", 0)
+
+    assert matched.run().incremental
+
+
+def test_a_damaged_file_of_changed_rows_is_named(store: Store, matched: MatchStage) -> None:
+    _change(store, "left", 0)
+    damaged = _damage(store, -1)
+
+    with pytest.raises(StoreError, match="materialize left/embeddings again") as raised:
+        matched.run()
+    assert damaged.name in str(raised.value)
+
+
+def _damage(store: Store, number: int) -> Path:
+    (name,) = (name for name in store.table_names() if name.startswith("left/vectors/"))
+    table = store.table(name)
+    commit = table.latest()
+    assert commit is not None
+    return flip_bit(store, table, commit.files_with_role()[number])
