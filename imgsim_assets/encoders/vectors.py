@@ -268,12 +268,13 @@ class VectorTable:
             for file in reversed(vector_files(commit) if commit is not None else []):
                 if not wanted.may_be_in(file):
                     continue
-                if not len(wanted.find(self.table.read_file(file.keys)[SHA256])[0]):
+                rows, positions = wanted.find(self.table.read_file(file.keys)[SHA256])
+                if not len(rows):
                     continue
-                frame = self.table.read_file(file.rows)
-                rows, positions = wanted.find(frame[SHA256])
+                vectors = vectors_in(self.table.read_file(file.rows, ["vector"]))
                 wanted.missing[rows] = False
-                yield rows, vectors_in(frame)[positions]
+                is_whole = np.array_equal(positions, np.arange(len(vectors)))
+                yield rows, vectors if is_whole else vectors[positions]
         except CorruptFileError as error:
             raise self._damaged(commit, error) from error
         if wanted.missing.any():
