@@ -291,6 +291,14 @@ def _filled(count: int, parts: Iterator[Part]) -> StoredRows:
     return MemoryRows(np.empty((0, 0), dtype=np.float32) if memory is None else memory)
 
 
+def chosen_parts(parts: Iterator[Part], rows: Indices | None) -> Iterator[Part]:
+    """All parts, or what they have of some rows, for `ReadParts` that read all of them anyway."""
+    if rows is None:
+        return parts
+    masks = ((numbers, vectors, np.isin(numbers, rows)) for numbers, vectors in parts)
+    return ((numbers[mask], vectors[mask]) for numbers, vectors, mask in masks)
+
+
 def _scanned(parts: Iterator[Part]) -> Iterator[Part]:
     """Parts as blocks of rows in their order, of which two copies are in memory."""
     waiting: list[Part] = []

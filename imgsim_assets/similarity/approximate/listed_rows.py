@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -20,7 +19,7 @@ from imgsim_assets.similarity.approximate.lists import Numbers, RowLists
 from imgsim_assets.similarity.cosine import Floats, Indices, UnitRows, unit_rows
 from imgsim_assets.similarity.items import VALUE
 from imgsim_assets.similarity.join_side import JoinSide
-from imgsim_assets.similarity.vector_blocks import Part, VectorBlocks
+from imgsim_assets.similarity.vector_blocks import Part, VectorBlocks, chosen_parts
 
 # Numbers of lists; where they are lists of values, negative ones have no rows.
 ListNumbers = NDArray[np.integer]
@@ -173,12 +172,8 @@ class _Reordered:
 
     def __call__(self, rows: Indices | None = None) -> Iterator[Part]:
         # No block is kept while the next one is read.
-        return map(partial(self._part, rows), self.source.blocks())
+        return chosen_parts(map(self._part, self.source.blocks()), rows)
 
-    def _part(self, chosen: Indices | None, block: tuple[int, Floats]) -> Part:
+    def _part(self, block: tuple[int, Floats]) -> Part:
         first, rows = block
-        position = self.position[first : first + len(rows)]
-        if chosen is None:
-            return position, rows
-        is_chosen = np.isin(position, chosen)
-        return position[is_chosen], rows[is_chosen]
+        return self.position[first : first + len(rows)], rows

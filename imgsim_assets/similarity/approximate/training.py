@@ -11,7 +11,7 @@ import numpy as np
 from imgsim_assets.similarity.approximate.kmeans import spherical_kmeans
 from imgsim_assets.similarity.approximate.lists import MAX_LISTS, InvertedLists
 from imgsim_assets.similarity.cosine import Floats, Indices, unit_rows
-from imgsim_assets.similarity.vector_blocks import Part, VectorBlocks
+from imgsim_assets.similarity.vector_blocks import Part, VectorBlocks, chosen_parts
 
 # The number of lists, as a multiple of the root of the number of rows.
 _LISTS_PER_ROOT = 4
@@ -56,7 +56,10 @@ class _SampleParts:
 
     sides: Sequence[VectorBlocks]
 
-    def __call__(self) -> Iterator[Part]:
+    def __call__(self, rows: Indices | None = None) -> Iterator[Part]:
+        return chosen_parts(self._parts(), rows)
+
+    def _parts(self) -> Iterator[Part]:
         first = 0
         for side in self.sides:
             # Rows that are near each other are read with those between them.
