@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
 from imgsim_assets.compute.runner import TaskKind
@@ -26,9 +26,12 @@ class LocalRunner:
 
     def map(self, function: Callable[[T], R], tasks: Sequence[T], kind: TaskKind) -> Iterator[R]:
         """The results of the tasks, in their order; each is run when its result is asked for."""
-        with Progress(kind.label, len(tasks), self._log, unit=kind.unit) as progress:
-            for task in tasks:
-                result = function(task)
+        return self.logged(map(function, tasks), len(tasks), kind)
+
+    def logged(self, results: Iterable[R], total: int, kind: TaskKind) -> Iterator[R]:
+        """The same results, of which the log receives the progress as they are computed."""
+        with Progress(kind.label, total, self._log, unit=kind.unit) as progress:
+            for result in results:
                 progress.advance()
                 yield result
 

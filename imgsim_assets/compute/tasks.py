@@ -6,7 +6,7 @@ composes the step says with `use_compute` where they run; by default in this pro
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from contextvars import ContextVar
 from itertools import pairwise
@@ -85,6 +85,21 @@ def run_tasks(
 def runs_here() -> bool:
     """Whether tasks run one after the other in this process."""
     return isinstance(_current(), LocalRunner)
+
+
+def logged(results: Iterable[R], total: int, label: str, *, unit: str = "tasks") -> Iterator[R]:
+    """The same results, of which the log receives the progress if they are computed here.
+
+    Args:
+        results: are computed as they are asked for.
+        total: how many there are.
+        label: what is computed, in lines of progress.
+        unit: plural noun for the results.
+    """
+    runner = _current()
+    if isinstance(runner, LocalRunner):
+        return runner.logged(results, total, TaskKind(label, unit))
+    return iter(results)
 
 
 def task_ranges(count: int, *, smallest: int, largest: int) -> list[range]:

@@ -23,7 +23,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from imgsim_assets.compute.memory import pairs_in_memory
-from imgsim_assets.compute.tasks import run_tasks, runs_here, task_ranges
+from imgsim_assets.compute.tasks import logged, run_tasks, runs_here, task_ranges
 from imgsim_assets.similarity import vector_blocks
 from imgsim_assets.similarity.approximate.assigned import AssignedSides
 from imgsim_assets.similarity.approximate.list_join import join_in_lists
@@ -43,6 +43,8 @@ R = TypeVar("R")
 
 # What a task needs: two blocks of vectors, the working memory of a join, and the libraries.
 _TASK_BYTES = 2 * 2**30
+# In lines of progress.
+_LABEL, _UNIT = "join", "blocks of rows"
 
 
 class StoredLists(Protocol):
@@ -140,16 +142,15 @@ def map_list_blocks(
     update = _Update.of(left, right, spec, cached, assigned)
     blocks = left.id_blocks
     if runs_here():
-        yield from map(work, update.lists_of(blocks))
+        lists = update.lists_of(blocks)
+        yield from map(work, logged(lists, len(blocks), _LABEL, unit=_UNIT))
         return
     tasks = [
         blocks[part.start : part.stop]
         for part in task_ranges(len(blocks), smallest=1, largest=len(blocks))
     ]
     task = partial(_task, update, work)
-    results = run_tasks(
-        task, tasks, "join", unit="blocks of rows", memory=_TASK_BYTES, uses_gpu=True
-    )
+    results = run_tasks(task, tasks, _LABEL, unit=_UNIT, memory=_TASK_BYTES, uses_gpu=True)
     for of_blocks in results:
         yield from of_blocks
 

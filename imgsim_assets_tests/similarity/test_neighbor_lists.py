@@ -11,6 +11,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from imgsim_assets.compute.settings import ComputeSettings
+from imgsim_assets.compute.tasks import use_compute
 from imgsim_assets.similarity import neighbor_lists as neighbor_lists_module
 from imgsim_assets.similarity import row_pairs
 from imgsim_assets.similarity.approximate.assigned import AssignedSides
@@ -238,6 +240,22 @@ def test_changed_rows_of_all_blocks_are_compared_together(
 
     assert searched == [3]
     assert updated.equals(neighbor_lists(new, right, JoinSpec(0.5)))
+
+
+def test_a_long_join_tells_how_many_blocks_are_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = iter(range(0, 10_000, 10))
+    monkeypatch.setattr("imgsim_assets.progress.time.monotonic", lambda: float(next(now)))
+    items = _items({item: number % 8 for number, item in enumerate(IDS)})
+    lines: list[str] = []
+
+    with small_blocks(), use_compute(ComputeSettings(), lines.append):
+        neighbor_lists(items, items, JoinSpec(k=2))
+
+        count = len(items.id_blocks)
+
+    assert count > 1
+    assert lines[0].startswith(f"join: 1/{count} blocks of rows")
+    assert lines[-1].startswith(f"join: {count}/{count} blocks of rows")
 
 
 @pytest.mark.parametrize("k", [None, 2])
