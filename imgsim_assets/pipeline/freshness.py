@@ -206,7 +206,7 @@ def _group_images(store: Store, commit: Commit) -> pl.DataFrame | None:
 
 
 def _groups_honour_decisions(store: Store, commit: Commit, images: pl.DataFrame) -> bool:
-    decisions = group_decisions(store, commit.table, images)
+    decisions = group_decisions(store, commit.table, RowBlocks.of(images))
     return decisions.digest == commit.properties.get(DECISIONS)
 
 

@@ -14,6 +14,7 @@ from imgsim_assets.similarity.canonical import IS_LINK, PROTECTED, item_ranks
 from imgsim_assets.similarity.group_tables import SEPARATOR
 from imgsim_assets.storage.commit import Commit
 from imgsim_assets.storage.gc import LOCATION
+from imgsim_assets.storage.row_blocks import RowBlocks
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import Table
 
@@ -107,7 +108,7 @@ def _reasons(
 ) -> pl.Series:
     """Why each row's item is kept or not: by the first thing in which it and another differ."""
     keys = {
-        name: rows.filter(pl.col("catalog") == name).select("id", "sha256")
+        name: RowBlocks.of(rows.filter(pl.col("catalog") == name).select("id", "sha256"))
         for name in properties["catalogs"]
     }
     ranks = item_ranks(store, keys, properties["keep"], separator=SEPARATOR)

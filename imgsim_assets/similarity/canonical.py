@@ -5,12 +5,15 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from imgsim_assets.download.ledger.table import ledger_table, with_all_columns
 from imgsim_assets.download.status import OK
 from imgsim_assets.errors import StoreError
 from imgsim_assets.storage.gc import LOCATION
+from imgsim_assets.storage.row_blocks import RowBlocks
 from imgsim_assets.storage.store import Store
 
 PROTECTED = "protected"
@@ -22,19 +25,14 @@ _RANKS: Mapping[str, pl.Expr] = {
     "first_seen": pl.col("fetched_at"),
 }
 
-_COLUMNS = [
-    "id",
-    "status",
-    "url",
-    LOCATION,
-    IS_LINK,
-    *("width", "height", "bytes", "fetched_at"),
-]
+_COLUMNS = ["id", "status", IS_LINK, "width", "height", "bytes", "fetched_at"]
+# Where an image is, which `keep` asks for.
+_PATHS = ["url", LOCATION]
 
 
 def item_ranks(
     store: Store,
-    images: Mapping[str, pl.DataFrame],
+    images: Mapping[str, RowBlocks],
     keep: Sequence[str],
     *,
     separator: str | None = None,
@@ -56,58 +54,71 @@ def item_ranks(
     Raises:
         StoreError: a catalog has no ledger, or an entry of `keep` protects nothing.
     """
-    ledgers = {name: _ledger(store, name) for name in images}
+    ledgers = {name: _ledger(store, name, keep) for name in images}
     _require_matches(keep, ledgers)
+    facts = {
+        name: _facts(ledgers.pop(name), name, priority, keep)
+        for priority, name in enumerate(images)
+    }
+    has_targets = any(
+        each.select((pl.col(IS_LINK) & pl.col(PROTECTED)).any()).item() for each in facts.values()
+    )
+    # The hashes of images are read where a link may lead to one of them.
+    columns = ["id", "sha256"] if has_targets else ["id"]
     ranked = []
-    for priority, (name, of_catalog) in enumerate(images.items()):
-        is_protected = [pl.lit(name in keep), *map(_is_below, keep)]
-        has_image = pl.col("status") == OK
-        facts = (
-            ledgers[name]
-            .group_by("id")
-            .agg(
-                pl.col(IS_LINK).filter(has_image).fill_null(value=False).all(),
-                pl.any_horizontal(is_protected).any().alias(PROTECTED),
-                pl.lit(priority).alias("catalog_order"),
-                *(rank.filter(has_image).min().alias(rule) for rule, rank in _RANKS.items()),
-            )
-        )
+    for name, of_catalog in images.items():
         prefix = "" if separator is None else f"{name}{separator}"
+        rows = of_catalog.read(0, len(of_catalog), columns)
+        if not has_targets:
+            rows = rows.unique(maintain_order=True)
         ranked.append(
-            of_catalog.select("id", "sha256")
-            .join(facts, on="id", how="left")
-            .with_columns(
+            rows.join(facts.pop(name), on="id", how="left", maintain_order="left").with_columns(
                 (pl.lit(prefix) + pl.col("id")).alias("id"),
                 pl.col(IS_LINK, PROTECTED).fill_null(value=False),
             )
         )
     rows = pl.concat(ranked)
+    if not has_targets:
+        return rows
     linked = rows.filter(pl.col(IS_LINK) & pl.col(PROTECTED))["sha256"].unique()
-    if len(linked):
-        is_target = pl.col("sha256").is_in(linked.implode()).any().over("id")
-        rows = rows.with_columns(pl.col(PROTECTED) | (~pl.col(IS_LINK) & is_target))
+    is_target = pl.col("sha256").is_in(linked.implode()).any().over("id")
+    rows = rows.with_columns(pl.col(PROTECTED) | (~pl.col(IS_LINK) & is_target))
     return rows.drop("sha256").unique("id", maintain_order=True)
 
 
-def canonical_order(ranks: pl.DataFrame, rules: Sequence[str]) -> pl.DataFrame:
-    """The items (id, protected) of `item_ranks`, the canonical ones first.
+def _facts(ledger: pl.DataFrame, name: str, priority: int, keep: Sequence[str]) -> pl.DataFrame:
+    """What ranks the items of a catalog, by its images."""
+    is_protected = [pl.lit(name in keep), *map(_is_below, keep)]
+    has_image = pl.col("status") == OK
+    return ledger.group_by("id").agg(
+        pl.col(IS_LINK).filter(has_image).fill_null(value=False).all(),
+        pl.any_horizontal(is_protected).any().alias(PROTECTED),
+        pl.lit(priority).alias("catalog_order"),
+        *(rank.filter(has_image).min().alias(rule) for rule, rank in _RANKS.items()),
+    )
+
+
+def canonical_order(ranks: pl.DataFrame, rules: Sequence[str]) -> NDArray[np.int64]:
+    """The row numbers of the items of `item_ranks`, the canonical ones first.
 
     A link is after all files: without its file it is nothing. Then come the protected items, and
     among equals the rules decide, then the id.
     """
-    return ranks.sort(
+    order = pl.arg_sort_by(
         [IS_LINK, PROTECTED, *rules, "id"],
         descending=[False, True, *(False for _ in rules), False],
         nulls_last=True,
-    ).select("id", PROTECTED)
+    )
+    return ranks.select(order).to_series().to_numpy().astype(np.int64)
 
 
-def _ledger(store: Store, name: str) -> pl.DataFrame:
+def _ledger(store: Store, name: str, keep: Sequence[str]) -> pl.DataFrame:
     table = ledger_table(store, name)
     commit = table.latest()
     if commit is None:
         raise StoreError(f"{name}/images has no version, which ranks its items; materialize it")
-    return with_all_columns(table.read(commit, columns=_COLUMNS)).select(_COLUMNS)
+    columns = [*_COLUMNS, *(_PATHS if keep else [])]
+    return with_all_columns(table.read(commit, columns=columns)).select(columns)
 
 
 def _is_below(folder: str) -> pl.Expr:
@@ -117,13 +128,15 @@ def _is_below(folder: str) -> pl.Expr:
         ((pl.col(column) == path) | pl.col(column).str.starts_with(f"{path}/")).fill_null(
             value=False
         )
-        for column in ("url", LOCATION)
+        for column in _PATHS
     )
 
 
 def _require_matches(keep: Sequence[str], ledgers: Mapping[str, pl.DataFrame]) -> None:
     """Raise StoreError for an entry of `keep` that is no catalog and no folder of an image."""
-    rows = pl.concat(ledger.select("url", LOCATION) for ledger in ledgers.values())
+    if not keep:
+        return
+    rows = pl.concat(ledger.select(_PATHS) for ledger in ledgers.values())
     for entry in keep:
         if rows.height and entry not in ledgers and not rows.filter(_is_below(entry)).height:
             paths = list(dict.fromkeys(filter(None, rows.row(0))))

@@ -23,12 +23,13 @@ from imgsim_assets.encoders.vectors import REBUILDS
 from imgsim_assets.index.stage import rebuild_count
 from imgsim_assets.progress import Log, silent
 from imgsim_assets.reviews.decisions import Decisions
+from imgsim_assets.reviews.table import PAIR
 from imgsim_assets.similarity import items
 from imgsim_assets.similarity.approximate.recall import Recall
 from imgsim_assets.similarity.approximate.run_warning import warn_of_exact_search
 from imgsim_assets.similarity.approximate.search import recall_of, reused_if_found
 from imgsim_assets.similarity.calibration import CatalogItems
-from imgsim_assets.similarity.canonical import PROTECTED, canonical_order, item_ranks
+from imgsim_assets.similarity.canonical import PROTECTED
 from imgsim_assets.similarity.cosine import Indices
 from imgsim_assets.similarity.distinct_images import distinct_images
 from imgsim_assets.similarity.evidence.accepted_pairs import (
@@ -51,18 +52,16 @@ from imgsim_assets.similarity.group_tables import (
     groups_table,
     with_catalog,
 )
+from imgsim_assets.similarity.grouped_images import GroupedImages
 from imgsim_assets.similarity.image_sets import ImageSets
-from imgsim_assets.similarity.items import (
-    LEFT_OUT,
-    ORIENTATION,
-    Items,
-)
+from imgsim_assets.similarity.items import ORIENTATION, Items
 from imgsim_assets.similarity.materialized import (
     ORIENTATIONS_PROPERTY,
     Computed,
     MaterializedResult,
 )
 from imgsim_assets.similarity.orientations import TURNED_REBUILDS, TurnedCatalogs
+from imgsim_assets.similarity.ranked_images import ranked_images
 from imgsim_assets.similarity.selection import (
     common_images,
     left_out_counts,
@@ -80,6 +79,7 @@ from imgsim_assets.similarity.threshold import resolve_threshold
 from imgsim_assets.similarity.values import WITHIN, items_versions
 from imgsim_assets.storage.commit import Commit
 from imgsim_assets.storage.digest import rows_digest
+from imgsim_assets.storage.row_blocks import RowBlocks
 from imgsim_assets.storage.store import Store
 
 # The columns that say which items are in which group.
@@ -191,13 +191,18 @@ class GroupStage:
         indexes = {name: index for name, (index, _) in indexed.items()}
         commits = list(indexes.items())
         require_same_encoder(commits)
-        catalogs = {name: of_catalog for name, (_, of_catalog) in indexed.items()}
         read = [CatalogItems(name, *indexed[name]) for name in self._catalogs]
         selection = select_images(
             self._store, settings, self._root, read, table=self.table, latest=latest
         )
         selected = dict(zip(self._catalogs, selection.items, strict=True))
-        ranked = self._in_order(catalogs, selected)
+        ranked = ranked_images(
+            self._store,
+            selected,
+            settings.keep,
+            settings.canonical,
+            SEPARATOR if self._cross_catalog else None,
+        )
         images = distinct_images(list(selected.values()))
         resolved = (
             resolve_threshold(
@@ -266,8 +271,8 @@ class GroupStage:
             version=update.commit.version,
             groups=rows["group_id"].n_unique(),
             grouped=rows.height,
-            items=sum(images.count for images in catalogs.values()),
-            images=ranked.height,
+            items=sum(of_catalog.count for _, of_catalog in indexed.values()),
+            images=len(ranked),
             left_out=left_out_counts(*selected.values()),
             shared=shared_images(selected),
             common=common_images(selected),
@@ -287,26 +292,6 @@ class GroupStage:
             fingerprint=fingerprint,
         )
 
-    def _in_order(
-        self, catalogs: Mapping[str, Items], selected: Mapping[str, Items]
-    ) -> pl.DataFrame:
-        """All images with `protected` and, if any is left out, the reason; by rank of the item."""
-        separator = SEPARATOR if self._cross_catalog else None
-        keys = {name: images.keys for name, images in catalogs.items()}
-        ranks = item_ranks(self._store, keys, self._settings.keep, separator=separator)
-        ranked = canonical_order(ranks, self._settings.canonical).with_row_index("rank")
-        prefix = {name: f"{name}{separator}" if separator else "" for name in catalogs}
-        recorded = pl.concat(
-            (
-                of_catalog.recorded.all().with_columns(
-                    (pl.lit(prefix[name]) + pl.col("id")).alias("id")
-                )
-                for name, of_catalog in selected.items()
-            ),
-            how="diagonal",
-        )
-        return recorded.join(ranked, on="id").sort("rank", "image").drop("rank")
-
     def _in_all_orientations(
         self, indexes: Mapping[str, Commit], selected: Mapping[str, Items]
     ) -> Items | None:
@@ -321,7 +306,7 @@ class GroupStage:
 
     def _grouped(
         self,
-        ranked: pl.DataFrame,
+        ranked: RowBlocks,
         images: Items,
         turned: Items | None,
         links: Indices,
@@ -329,21 +314,18 @@ class GroupStage:
         decisions: Decisions,
     ) -> tuple[pl.DataFrame, pl.DataFrame]:
         """The rows of the groups, and their bridges."""
-        items_in_order = ranked.select("id", PROTECTED).unique("id", maintain_order=True)
+        decided = pl.concat([decisions.verdicts[side] for side in PAIR])
+        rows, images, turned, links = GroupedImages.of(ranked, images, turned, links, decided)
+        items_in_order = rows.select("id", PROTECTED).unique("id", maintain_order=True)
         different = decisions.different
         alone = pl.concat([different["left_id"], different["right_id"]]).unique()
-        sets = ImageSets.of(_compared_rows(ranked), images, self._settings.compare, alone, turned)
+        sets = ImageSets.of(rows, images, self._settings.compare, alone, turned)
         linkage, verdicts = self._settings.linkage, decisions.verdicts
-        rows, bridges = group_items(items_in_order, sets, links, linkage, threshold, verdicts)
-        return with_catalog(rows) if self._cross_catalog else rows, bridges
+        groups, bridges = group_items(items_in_order, sets, links, linkage, threshold, verdicts)
+        return with_catalog(groups) if self._cross_catalog else groups, bridges
 
     def _evidence(
         self, commit: Commit, computed: PairEvidence | None, rule: EvidenceRule | None
     ) -> EvidenceCounts | None:
         file = commit.file_with_role(EVIDENCE)
         return EvidenceCounts.of(self.table.read_file(file), computed, rule) if file else None
-
-
-def _compared_rows(ranked: pl.DataFrame) -> pl.DataFrame:
-    """The images that are not left out."""
-    return ranked.filter(pl.col(LEFT_OUT).is_null()) if LEFT_OUT in ranked.columns else ranked

@@ -5,10 +5,11 @@ from __future__ import annotations
 import polars as pl
 
 from imgsim_assets.reviews.decisions import Decisions
-from imgsim_assets.reviews.table import GROUPS, REVIEWS, read_reviews, unordered
+from imgsim_assets.reviews.table import GROUPS, PAIR, REVIEWS, read_reviews, unordered
 from imgsim_assets.similarity.group_rows import SCHEMA
 from imgsim_assets.similarity.items import ORIENTATION
 from imgsim_assets.similarity.settings import CROSS_CATALOG_GROUPS
+from imgsim_assets.storage.row_blocks import RowBlocks
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import Table
 
@@ -37,7 +38,7 @@ def cross_catalog_groups_table(store: Store, name: str) -> Table:
     return store.table(f"{CROSS_CATALOG_GROUPS}/{name}")
 
 
-def group_decisions(store: Store, table: str, images: pl.DataFrame) -> Decisions:
+def group_decisions(store: Store, table: str, images: RowBlocks) -> Decisions:
     """People's decisions about the pairs of duplicate groups and the variants of them.
 
     Args:
@@ -47,7 +48,10 @@ def group_decisions(store: Store, table: str, images: pl.DataFrame) -> Decisions
     """
     reviews = store.table(f"{REVIEWS}/{reviewed_groups(table)}")
     decided = unordered(read_reviews(reviews, reviews.latest()))
-    return Decisions.of(decided, images, images)
+    ids = pl.concat([decided[side] for side in PAIR]).unique()
+    is_decided = pl.col("id").is_in(ids.implode())
+    of_decided = pl.concat(block.filter(is_decided) for _, block in images.blocks(["id", "sha256"]))
+    return Decisions.of(decided, of_decided, of_decided)
 
 
 def is_groups(table: str) -> bool:

@@ -32,6 +32,15 @@ def test_an_error_in_a_chunk_fails_the_write(store: Store) -> None:
         store.table(NAME, key="id").write_sorted_chunks(chunks())
 
 
+def test_bytes_of_a_file_do_not_depend_on_the_chunks_of_a_frame(store: Store) -> None:
+    table = store.table(NAME, key="id")
+    rows = pl.DataFrame({"id": [f"{n * n:09}" for n in range(5000)], "value": "a"})
+    in_chunks = pl.concat([rows[:5], rows[5:]], rechunk=False)
+
+    assert in_chunks.n_chunks() == 2
+    assert table.write_rows(in_chunks).sha256 == table.write_rows(rows).sha256
+
+
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_file_raises_with_its_path(store: Store, tmp_path: Path, damage: str) -> None:
     table = store.table(NAME, key="id")
