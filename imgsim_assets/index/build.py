@@ -63,9 +63,14 @@ class _Source:
         self, index: FlatIndex | None, changes: EntriesUpdate, vectors: VectorTable
     ) -> None:
         self._index, self._vectors, self._changes = index, vectors, changes
-        self.kept, self._added = changes.kept, changes.added
+        self._added = changes.added
         # The numbers of what is added follow each other.
         self._first = changes.next_number - len(changes.added)
+
+    @property
+    def kept(self) -> Indices:
+        """The numbers of what stays."""
+        return self._changes.kept
 
     @property
     def added(self) -> Indices:

@@ -30,8 +30,8 @@ class EntriesUpdate:
 
     Attributes:
         entries: those afterwards, sorted by id and image.
-        kept: (k,) numbers of the entries whose vectors stay, perhaps under another image number of
-            their item.
+        is_kept: (m,) which numbers are those of entries whose vectors stay, perhaps under another
+            image number of their item.
         added: number and sha256 of the entries whose vectors are added; their numbers follow each
             other.
         removed: how many entries leave.
@@ -40,7 +40,7 @@ class EntriesUpdate:
     """
 
     entries: RowBlocks
-    kept: NDArray[np.int64]
+    is_kept: NDArray[np.bool_]
     added: RowBlocks
     removed: int
     moved: int
@@ -50,6 +50,11 @@ class EntriesUpdate:
     def count(self) -> int:
         """The number of entries afterwards."""
         return len(self.entries)
+
+    @property
+    def kept(self) -> NDArray[np.int64]:
+        """The numbers of the entries whose vectors stay, (k,) ascending."""
+        return np.flatnonzero(self.is_kept)
 
 
 def update_entries(entries: RowBlocks, next_number: int, images: RowBlocks) -> EntriesUpdate:
@@ -65,7 +70,7 @@ def update_entries(entries: RowBlocks, next_number: int, images: RowBlocks) -> E
     Raises:
         StoreError: when two images have one id and image number.
     """
-    kept: list[NDArray[np.int64]] = [np.empty(0, np.int64)]
+    is_kept = np.zeros(next_number, dtype=bool)
     removed = moved = 0
 
     def updated() -> Iterator[pl.DataFrame]:
@@ -74,7 +79,7 @@ def update_entries(entries: RowBlocks, next_number: int, images: RowBlocks) -> E
             part = _update_part(before, next_number, now)
             next_number += part.added.height
             removed, moved = removed + part.removed, moved + part.moved
-            kept.append(part.kept[NUMBER].to_numpy())
+            is_kept[part.kept[NUMBER].to_numpy()] = True
             both = [
                 part.kept.with_columns(pl.lit(value=False).alias(_IS_ADDED)),
                 part.added.with_columns(pl.lit(value=True).alias(_IS_ADDED)),
@@ -86,7 +91,7 @@ def update_entries(entries: RowBlocks, next_number: int, images: RowBlocks) -> E
     added = pl.Schema({NUMBER: pl.Int64, "sha256": pl.String})
     return EntriesUpdate(
         rows.map(lambda block: block.drop(_IS_ADDED), schema),
-        np.concatenate(kept),
+        is_kept,
         rows.map(lambda block: block.filter(_IS_ADDED).select(added.names()), added),
         removed,
         moved,
