@@ -13,7 +13,7 @@ import weakref
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import faiss
 import numpy as np
@@ -22,9 +22,17 @@ import polars as pl
 from imgsim_assets.errors import StoreError
 from imgsim_assets.index.entries import NUMBER
 from imgsim_assets.index.vector_file import Floats, Indices, VectorFile, read_vectors
+from imgsim_assets.index.writer import flat_head
 
 # Two neighbors whose similarities differ by less count as equally near.
 _RECALL_TOLERANCE = 1e-5
+
+
+class _Shape(NamedTuple):
+    """The width and the number of the vectors in a file, named as FAISS names them."""
+
+    d: int
+    ntotal: int
 
 
 class FlatIndex:
@@ -52,23 +60,40 @@ class FlatIndex:
             path: the file, whose checksum was verified: FAISS would read behind the end of a
                 truncated one.
             entries: (number, id, image, sha256) of its vectors; number alone, if nothing is
-                searched.
+                searched. Then FAISS need not read the file, with 50 bytes for each vector.
             next_number: the number of the next image that is added.
 
         Raises:
             StoreError: when the file is not an index of this type, or holds other images
                 than the entries.
         """
+        is_searched = entries.columns != [NUMBER]
+        shape = None if is_searched else cls._shape(path, entries.height)
+        loaded = cls(shape or cls._read(path), path, entries, next_number)
+        if not _are_same(loaded._numbers(), entries[NUMBER].to_numpy(), next_number):
+            raise StoreError(f"{path} holds other images than its table of entries")
+        return loaded
+
+    @classmethod
+    def _read(cls, path: Path) -> Any:
         try:
             index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
         except RuntimeError as error:
             raise StoreError(f"{path} is not a FAISS index: {error}") from error
         if not isinstance(index, cls.file_type):
             raise StoreError(f"{path} is a {type(index).__name__}, not {cls.file_type.__name__}")
-        loaded = cls(index, path, entries, next_number)
-        if not _are_same(loaded._numbers(), entries[NUMBER].to_numpy(), next_number):
-            raise StoreError(f"{path} holds other images than its table of entries")
-        return loaded
+        return index
+
+    @classmethod
+    def _shape(cls, path: Path, count: int) -> _Shape | None:
+        """That of a file as `write_flat` writes it; None of any other file."""
+        with open(path, "rb") as file:
+            head = file.read(len(flat_head(1, 0)))
+        # Behind the vectors are the count of the numbers and the numbers.
+        dim, rest = divmod(path.stat().st_size - len(head) - 8 * (count + 1), 4 * max(1, count))
+        if not count or dim < 1 or rest or head != flat_head(dim, count):
+            return None
+        return _Shape(dim, count)
 
     @property
     def dim(self) -> int:
@@ -202,7 +227,10 @@ class FlatIndex:
 
     def _numbers(self) -> Indices:
         """The number of each vector, (n,), in the order of the file."""
-        numbers: Indices = faiss.vector_to_array(self._index.id_map)
+        numbers = np.empty(len(self), "<i8")
+        offset = os.fstat(self._file).st_size - numbers.nbytes
+        if os.preadv(self._file, [numbers.data], offset) != numbers.nbytes:
+            raise StoreError("the index file was truncated while it was open")
         return numbers
 
 

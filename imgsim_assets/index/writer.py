@@ -40,12 +40,9 @@ def write_flat(path: Path, dim: int, count: int, parts: Parts) -> None:
     Raises:
         OSError: when the disk is full, for example.
     """
-    index = faiss.IndexIDMap2(faiss.IndexFlatIP(dim))
-    index.ntotal = index.index.ntotal = count
-    head = _head(index, 2 * _EMPTY_ARRAY)
     numbers, written = np.empty(count, "<i8"), 0
     with open(path, "wb") as file:
-        file.write(head + _length(count * dim))
+        file.write(flat_head(dim, count))
         for of_part, vectors in parts:
             with errors_about(path):
                 file.write(_contiguous(vectors).data)
@@ -53,6 +50,16 @@ def write_flat(path: Path, dim: int, count: int, parts: Parts) -> None:
             written += len(of_part)
         file.write(_length(count))
         file.write(numbers.data)
+
+
+def flat_head(dim: int, count: int) -> bytes:
+    """What the file of a flat index has before its vectors, which their count and numbers follow.
+
+    Its length does not depend on the arguments.
+    """
+    index = faiss.IndexIDMap2(faiss.IndexFlatIP(dim))
+    index.ntotal = index.index.ntotal = count
+    return _head(index, 2 * _EMPTY_ARRAY) + _length(count * dim)
 
 
 def write_ivf(
