@@ -40,16 +40,20 @@ def write_flat(path: Path, dim: int, count: int, parts: Parts) -> None:
     Raises:
         OSError: when the disk is full, for example.
     """
-    numbers, written = np.empty(count, "<i8"), 0
+    head, written = flat_head(dim, count), 0
+    # Behind the vectors are the count of the numbers and the numbers.
+    behind = len(head) + 4 * dim * count
     with open(path, "wb") as file:
-        file.write(flat_head(dim, count))
+        file.write(head)
+        file.seek(behind)
+        file.write(_length(count))
         for of_part, vectors in parts:
             with errors_about(path):
+                file.seek(len(head) + 4 * dim * written)
                 file.write(_contiguous(vectors).data)
-            numbers[written : written + len(of_part)] = of_part
+                file.seek(behind + 8 * (1 + written))
+                file.write(of_part.astype("<i8", copy=False).data)
             written += len(of_part)
-        file.write(_length(count))
-        file.write(numbers.data)
 
 
 def flat_head(dim: int, count: int) -> bytes:
