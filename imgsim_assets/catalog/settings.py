@@ -167,7 +167,7 @@ class SourceSettings(Settings):
         if (self.sql is None) != (self.connection is None):
             raise ValueError("connection: 'sql' and 'connection' belong together; give both")
         if self.columns is not None and len(set(self.columns)) != len(self.columns):
-            raise ValueError("columns: every name must be unique")
+            raise ValueError("columns: a name is listed twice; list it once")
         if self.quote and self.quote == self.delimiter:
             raise ValueError(f"quote: {self.quote!r} is also the delimiter; choose another")
         return self

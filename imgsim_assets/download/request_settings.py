@@ -107,11 +107,13 @@ def _check_headers(headers: dict[str, SecretStr]) -> dict[str, SecretStr]:
     for name, value in headers.items():
         text = value.get_secret_value()
         if not _NAME.fullmatch(name):
-            raise ValueError(f"{name!r} is not the name of a header")
+            raise ValueError(
+                f"{name!r} is not the name of a header; write letters, digits and hyphens"
+            )
         if name.lower() in _OWN_HEADERS:
             raise ValueError(f"{name} cannot be set here: {_OWN_HEADERS[name.lower()]}")
         if name.lower() in names:
-            raise ValueError(f"{name} is set twice")
+            raise ValueError(f"{name} is set twice; set it once")
         if len(text) > _MAX_VALUE or not (text.isprintable() and _is_latin1(text)):
             raise ValueError(
                 f"the value of {name} must be one line of at most {_MAX_VALUE} printable characters"

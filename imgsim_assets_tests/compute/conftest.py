@@ -1,12 +1,15 @@
-"""Ray clusters of two nodes, each of one core: real processes, which tests may kill."""
+"""Ray clusters of two nodes, each of one core, which tests may kill; and a store to compute on."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from imgsim_assets.storage.store import Store
+from imgsim_assets_tests.support.compared_stores import write_images
 from imgsim_assets_tests.support.ray_cluster import RayCluster, running
 
 
@@ -24,6 +27,14 @@ def mortal_cluster() -> Iterator[RayCluster]:
     pytest.importorskip("ray")
     with running(nodes=2) as cluster:
         yield cluster
+
+
+@pytest.fixture(scope="package")
+def built_of_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of two catalogs of a few images, both indexed; tests copy it."""
+    store = Store.open(tmp_path_factory.mktemp("built"))
+    write_images(store)
+    return Path(store.url)
 
 
 @pytest.fixture(autouse=True)

@@ -15,14 +15,6 @@ from imgsim_assets.storage.store import Store
 from imgsim_assets_tests.support.compared_stores import CASES_OF_IMAGES, files_of, write_images
 
 
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store in which both catalogs are indexed."""
-    store = Store.open(tmp_path_factory.mktemp("built"))
-    write_images(store)
-    return Path(store.url)
-
-
 @pytest.fixture
 def tiny_budget(monkeypatch: pytest.MonkeyPatch) -> int:
     monkeypatch.setattr(memory, "MIN_BUDGET", 1)
@@ -31,9 +23,11 @@ def tiny_budget(monkeypatch: pytest.MonkeyPatch) -> int:
 
 @pytest.mark.parametrize("name", ["graph", "mutual", "groups"])
 def test_files_are_the_same_with_a_tiny_budget(
-    tmp_path: Path, built: Path, tiny_budget: int, name: str
+    tmp_path: Path, built_of_images: Path, tiny_budget: int, name: str
 ) -> None:
-    large, small = (Store.open(shutil.copytree(built, tmp_path / each)) for each in ("a", "b"))
+    large, small = (
+        Store.open(shutil.copytree(built_of_images, tmp_path / each)) for each in ("a", "b")
+    )
     case = CASES_OF_IMAGES[name]
 
     case.stage(large).run()
@@ -44,13 +38,13 @@ def test_files_are_the_same_with_a_tiny_budget(
 
 
 def test_index_is_the_same_with_a_tiny_budget(
-    tmp_path: Path, built: Path, tiny_budget: int
+    tmp_path: Path, built_of_images: Path, tiny_budget: int
 ) -> None:
     with use_memory_budget(tiny_budget):
         write_images(store := Store.open(tmp_path))
 
     indexes = "shop/index", "suppliers/index"
-    files, expected = files_of(store), files_of(Store.open(built))
+    files, expected = files_of(store), files_of(Store.open(built_of_images))
     assert [files[name] for name in indexes] == [expected[name] for name in indexes]
 
 

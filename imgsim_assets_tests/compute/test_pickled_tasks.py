@@ -9,23 +9,15 @@ import pytest
 
 from imgsim_assets.storage.store import Store
 from imgsim_assets_tests.support.blocks import small_blocks
-from imgsim_assets_tests.support.compared_stores import CASES_OF_IMAGES, files_of, write_images
+from imgsim_assets_tests.support.compared_stores import CASES_OF_IMAGES, files_of
 from imgsim_assets_tests.support.pickled_tasks import pickled_tasks
 
 
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store in which both catalogs are indexed."""
-    store = Store.open(tmp_path_factory.mktemp("built"))
-    write_images(store)
-    return Path(store.url)
-
-
 @pytest.mark.parametrize("name", CASES_OF_IMAGES)
-def test_files_are_those_of_one_process(tmp_path: Path, built: Path, name: str) -> None:
+def test_files_are_those_of_one_process(tmp_path: Path, built_of_images: Path, name: str) -> None:
     case = CASES_OF_IMAGES[name]
     store, other = (
-        Store.open(shutil.copytree(built, tmp_path / name)) for name in ("one", "other")
+        Store.open(shutil.copytree(built_of_images, tmp_path / name)) for name in ("one", "other")
     )
 
     with small_blocks():

@@ -32,7 +32,6 @@ from imgsim_assets_tests.support.compared_stores import (
     graph,
     groups,
     matches,
-    write_images,
 )
 from imgsim_assets_tests.support.ray_cluster import RayCluster
 from imgsim_assets_tests.support.tables import latest_commit
@@ -76,14 +75,6 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return Path(store.url)
 
 
-@pytest.fixture(scope="module")
-def built_of_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store of two catalogs of a few images."""
-    store = Store.open(tmp_path_factory.mktemp("built"))
-    write_images(store)
-    return Path(store.url)
-
-
 @pytest.fixture
 def shops(store: Store, built: Path) -> Store:
     shutil.copytree(built, store.url, dirs_exist_ok=True)
@@ -91,8 +82,15 @@ def shops(store: Store, built: Path) -> Store:
 
 
 @pytest.fixture
-def labels(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What the tasks do that are sent to a cluster."""
+def on_cluster(cluster: RayCluster, monkeypatch: pytest.MonkeyPatch) -> RayCluster:
+    """The cluster, at which tasks arrive."""
+    monkeypatch.setenv("IMGSIM_RAY_ADDRESS", cluster.address)
+    return cluster
+
+
+@pytest.fixture
+def labels(on_cluster: RayCluster, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What the tasks do that are sent to the cluster."""
     sent: list[str] = []
     send = RayRunner.map
 
@@ -132,29 +130,15 @@ def _assert_same_files(case: Case, built: Path, folder: Path, labels: list[str])
 
 @pytest.mark.parametrize("name", _CASES_OF_VECTORS)
 def test_files_of_many_vectors_are_those_of_one_machine(
-    tmp_path: Path,
-    built: Path,
-    cluster: RayCluster,
-    labels: list[str],
-    name: str,
-    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path, built: Path, labels: list[str], name: str
 ) -> None:
-    monkeypatch.setenv("IMGSIM_RAY_ADDRESS", cluster.address)
-
     _assert_same_files(_CASES_OF_VECTORS[name], built, tmp_path, labels)
 
 
 @pytest.mark.parametrize("name", CASES_OF_IMAGES)
 def test_files_of_images_are_those_of_one_machine(
-    tmp_path: Path,
-    built_of_images: Path,
-    cluster: RayCluster,
-    labels: list[str],
-    name: str,
-    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path, built_of_images: Path, labels: list[str], name: str
 ) -> None:
-    monkeypatch.setenv("IMGSIM_RAY_ADDRESS", cluster.address)
-
     _assert_same_files(CASES_OF_IMAGES[name], built_of_images, tmp_path, labels)
 
 
@@ -184,13 +168,10 @@ def _run_while(
     return files
 
 
-def test_graph_is_the_same_when_a_worker_is_killed(
-    shops: Store, cluster: RayCluster, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("IMGSIM_RAY_ADDRESS", cluster.address)
+def test_graph_is_the_same_when_a_worker_is_killed(shops: Store, on_cluster: RayCluster) -> None:
     expected = _graph(shops, "local", ComputeSettings())
 
-    found = _run_while(cluster, shops, lambda process: os.kill(process, signal.SIGKILL))
+    found = _run_while(on_cluster, shops, lambda process: os.kill(process, signal.SIGKILL))
 
     assert found == expected
 
@@ -207,9 +188,8 @@ def test_graph_is_the_same_when_a_node_is_killed(
 
 
 def test_graph_of_a_cluster_is_updated_on_one_machine_and_the_other_way_round(
-    shops: Store, cluster: RayCluster, monkeypatch: pytest.MonkeyPatch
+    shops: Store, on_cluster: RayCluster
 ) -> None:
-    monkeypatch.setenv("IMGSIM_RAY_ADDRESS", cluster.address)
     for variant, engines in (("a", (_RAY, ComputeSettings())), ("b", (ComputeSettings(), _RAY))):
         write_catalog(shops, "shop", families(_ROWS, 64, 0))
         _graph(shops, variant, engines[0])
@@ -224,11 +204,10 @@ def test_graph_of_a_cluster_is_updated_on_one_machine_and_the_other_way_round(
 
 def test_python_of_the_page_about_clusters_runs(
     tmp_path: Path,
-    cluster: RayCluster,
+    on_cluster: RayCluster,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setenv("IMGSIM_RAY_ADDRESS", cluster.address)
     monkeypatch.chdir(tmp_path)
     write_catalog(Store.open("data/store"), "products", families(200, 64, 0))
     page = Path(__file__).parents[2] / "docs" / "compute.md"

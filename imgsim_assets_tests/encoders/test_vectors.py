@@ -2,32 +2,31 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 
-from imgsim_assets.encoders import copied_vectors, vectors
-from imgsim_assets.encoders.copied_vectors import copy_from_other_catalogs
+from imgsim_assets.encoders import vectors
 from imgsim_assets.encoders.vector_files import KEYS
 from imgsim_assets.encoders.vector_rows import VectorRows
 from imgsim_assets.encoders.vectors import VectorAudit, VectorTable
 from imgsim_assets.errors import StoreError
-from imgsim_assets.storage.commit import ROWS, DataFile
+from imgsim_assets.storage.commit import ROWS
 from imgsim_assets.storage.gc import GENERATION, PER_IMAGE
 from imgsim_assets.storage.row_blocks import RowBlocks
 from imgsim_assets.storage.store import Store
-from imgsim_assets_tests.support.damage import flip_bit
-from imgsim_assets_tests.support.vectors import noise
-
-PRINT = "0123456789abcdef"
+from imgsim_assets_tests.support.vector_tables import (
+    PRINT,
+    damage_oldest,
+    vector_rows,
+    vector_table,
+)
 
 
 def test_read_returns_vectors_bit_for_bit_sorted_by_key(store: Store) -> None:
-    table = _table(store)
-    rows = _rows(["c", "a", "b"])
+    table = vector_table(store)
+    rows = vector_rows(["c", "a", "b"])
     table.append(rows)
 
     found = table.read(["b", "c", "a", "c"])
@@ -40,29 +39,29 @@ def test_read_returns_vectors_bit_for_bit_sorted_by_key(store: Store) -> None:
 
 
 def test_read_returns_only_requested_vectors(store: Store) -> None:
-    table = _table(store)
-    table.append(_rows(["a", "b", "c"]))
+    table = vector_table(store)
+    table.append(vector_rows(["a", "b", "c"]))
 
     assert list(table.read(["b"]).sha256) == ["b"]
     assert len(table.read([]).vectors) == 0
 
 
 def test_read_of_missing_vectors_names_the_asset(store: Store) -> None:
-    table = _table(store)
+    table = vector_table(store)
 
     with pytest.raises(StoreError, match="lacks the vectors of 1 image;"):
         table.read(["a"])
-    table.append(_rows(["a", "b"]))
+    table.append(vector_rows(["a", "b"]))
     with pytest.raises(StoreError, match="of 2 images; materialize shop/embeddings again"):
         table.read(["a", "x", "y"])
 
 
 def test_keys_are_those_of_all_appends(store: Store) -> None:
-    table = _table(store)
+    table = vector_table(store)
     assert table.keys() == set()
 
-    table.append(_rows(["a", "b"]))
-    table.append(_rows(["c"]))
+    table.append(vector_rows(["a", "b"]))
+    table.append(vector_rows(["c"]))
 
     assert table.keys() == {"a", "b", "c"}
 
@@ -72,12 +71,12 @@ def test_audit_counts_missing_and_bad_vectors(
 ) -> None:
     monkeypatch.setattr(vectors, "AUDIT_ROWS", 2)
     names = [hashlib.sha256(bytes([number])).hexdigest() for number in range(9)]
-    rows = _rows(names[:7])
+    rows = vector_rows(names[:7])
     unit = rows.vectors / np.linalg.norm(rows.vectors, axis=1, keepdims=True)
     unit[2] *= 1.001
     unit[5, 0] = np.nan
     unit[6] = 0  # not requested
-    table = _table(store)
+    table = vector_table(store)
     table.append(VectorRows(names[:3], unit[:3], rows.norms[:3]))
     table.append(VectorRows(names[3:7], unit[3:7], rows.norms[3:7]))
 
@@ -89,31 +88,33 @@ def test_audit_counts_missing_and_bad_vectors(
 
 
 def test_append_of_no_rows_commits_nothing(store: Store) -> None:
-    table = _table(store)
+    table = vector_table(store)
 
-    table.append(_rows([]))
+    table.append(vector_rows([]))
 
     assert table.table.latest() is None
 
 
 def test_append_replaces_earlier_vector(store: Store) -> None:
-    table = _table(store)
-    table.append(_rows(["a", "b"], seed=1))
-    later = _rows(["b"], seed=2)
+    table = vector_table(store)
+    table.append(vector_rows(["a", "b"], seed=1))
+    later = vector_rows(["b"], seed=2)
     table.append(later)
 
     np.testing.assert_array_equal(table.read(["b"]).vectors, later.vectors)
-    np.testing.assert_array_equal(table.read(["a"]).vectors, _rows(["a", "b"], seed=1).vectors[:1])
+    np.testing.assert_array_equal(
+        table.read(["a"]).vectors, vector_rows(["a", "b"], seed=1).vectors[:1]
+    )
 
 
 def test_rows_are_those_of_images_that_may_occur_twice(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("imgsim_assets.encoders.vector_files._MAX_ARRIVED", 3)
-    table, keys = _table(store), [hashlib.sha256(bytes([n])).hexdigest() for n in range(40)]
+    table, keys = vector_table(store), [hashlib.sha256(bytes([n])).hexdigest() for n in range(40)]
     for start in range(0, 40, 10):  # the first three files are sorted by prefix
-        table.append(_rows(keys[start : start + 10], seed=start))
-    table.append(_rows(keys[:5], seed=99))
+        table.append(vector_rows(keys[start : start + 10], seed=start))
+    table.append(vector_rows(keys[:5], seed=99))
     wanted = pl.Series([keys[n] for n in (7, 3, 39, 7, 20, 3)])
 
     parts = list(table.read_rows(RowBlocks.of(wanted.alias("sha256").to_frame())))
@@ -124,12 +125,12 @@ def test_rows_are_those_of_images_that_may_occur_twice(
     of_all = table.read(keys)
     expected = [of_all.vectors[list(of_all.sha256).index(sha256)] for sha256 in wanted]
     np.testing.assert_array_equal(vectors, expected)
-    np.testing.assert_array_equal(vectors[1], _rows(keys[:5], seed=99).vectors[3])
+    np.testing.assert_array_equal(vectors[1], vector_rows(keys[:5], seed=99).vectors[3])
 
 
 def test_rows_of_missing_images_are_an_error_after_those_that_were_found(store: Store) -> None:
-    table = _table(store)
-    table.append(_rows(["a", "b"]))
+    table = vector_table(store)
+    table.append(vector_rows(["a", "b"]))
     found = table.read_rows(RowBlocks.of(pl.DataFrame({"sha256": ["b", "c", "c", "d"]})))
 
     assert next(found)[0].tolist() == [0]
@@ -138,8 +139,8 @@ def test_rows_of_missing_images_are_an_error_after_those_that_were_found(store: 
 
 
 def test_tables_are_marked_for_garbage_collection_by_image(store: Store) -> None:
-    table = _table(store)
-    table.append(_rows(["a"]))
+    table = vector_table(store)
+    table.append(vector_rows(["a"]))
 
     commit = table.table.latest()
     assert commit is not None
@@ -150,7 +151,7 @@ def test_tables_are_marked_for_garbage_collection_by_image(store: Store) -> None
 def test_concurrent_appends_lose_no_vector(store: Store) -> None:
     def write(writer: int) -> None:
         for turn in range(6):
-            _table(store).append(_rows([f"{writer}-{turn}"], seed=writer))
+            vector_table(store).append(vector_rows([f"{writer}-{turn}"], seed=writer))
 
     writers = [threading.Thread(target=write, args=(writer,)) for writer in range(4)]
     for writer in writers:
@@ -158,85 +159,18 @@ def test_concurrent_appends_lose_no_vector(store: Store) -> None:
     for writer in writers:
         writer.join()
 
-    assert len(_table(store).keys()) == 24
-    assert len(_table(store).read(_table(store).keys()).sha256) == 24
-
-
-# ---- copying ----------------------------------------------------------------------------
-
-
-def test_missing_vectors_are_copied_from_other_catalogs(
-    store: Store,
-) -> None:
-    _table(store, "first").append(_rows(["a", "b"], seed=1))
-    _table(store, "second").append(_rows(["b", "c", "d"], seed=2))
-    missing = {"a", "b", "c", "x"}
-
-    copied = copy_from_other_catalogs(store, _table(store, "third"), missing)
-
-    assert copied == 3
-    assert missing == {"x"}
-    assert _table(store, "third").keys() == {"a", "b", "c"}
-    first = _table(store, "first").read(["a", "b"]).vectors
-    np.testing.assert_array_equal(_table(store, "third").read(["a", "b"]).vectors, first)
-
-
-def test_vectors_of_another_encoder_are_not_copied(store: Store) -> None:
-    VectorTable(store, "first", "f" * 16).append(_rows(["a"]))
-    missing = {"a"}
-
-    assert copy_from_other_catalogs(store, _table(store, "second"), missing) == 0
-    assert missing == {"a"}
-    assert _table(store, "second").table.latest() is None
-
-
-def test_damaged_vectors_of_another_catalog_are_not_copied(store: Store) -> None:
-    _table(store, "first").append(_rows(["a"]))
-    _damage(store, _table(store, "first"))
-    missing = {"a"}
-
-    assert copy_from_other_catalogs(store, _table(store, "second"), missing) == 0
-    assert missing == {"a"}
-
-
-def test_intact_files_of_damaged_table_are_copied(store: Store) -> None:
-    other = _table(store, "first")
-    other.append(_rows(["a", "b"], seed=1))
-    other.append(_rows(["c"], seed=2))
-    _damage(store, other)
-    missing = {"a", "b", "c"}
-
-    assert copy_from_other_catalogs(store, _table(store, "second"), missing) == 1
-    assert missing == {"a", "b"}
-
-
-@pytest.mark.parametrize("at_a_time", [1, 100, 2**20])
-def test_files_are_copied_in_parts_and_later_vectors_win(
-    store: Store, at_a_time: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    other = _table(store, "first")
-    names = [f"{turn:02d}" for turn in range(12)]
-    for turn, name in enumerate(names):
-        other.append(_rows([name, "again"], seed=turn))
-    monkeypatch.setattr(copied_vectors, "_MAX_COPIED_BYTES", at_a_time)
-    mine = _table(store, "second")
-
-    assert copy_from_other_catalogs(store, mine, {*names, "again", "nowhere"}) == 13
-
-    expected = other.read([*names, "again"])
-    np.testing.assert_array_equal(mine.read([*names, "again"]).vectors, expected.vectors)
-    np.testing.assert_array_equal(mine.read(["again"]).vectors, _rows(["", "x"], 11).vectors[1:])
-    assert len(_files(mine)) == {1: 12, 100: 3, 2**20: 1}[at_a_time]
+    assert len(vector_table(store).keys()) == 24
+    assert len(vector_table(store).read(vector_table(store).keys()).sha256) == 24
 
 
 # ---- damage -----------------------------------------------------------------------------
 
 
 def test_damaged_vectors_raise_and_leave_the_table(store: Store) -> None:
-    table = _table(store)
-    table.append(_rows(["a", "b"]))
-    table.append(_rows(["c"]))
-    path = _damage(store, table)
+    table = vector_table(store)
+    table.append(vector_rows(["a", "b"]))
+    table.append(vector_rows(["c"]))
+    path = damage_oldest(store, table)
 
     with pytest.raises(StoreError, match=f"{path}.*materialize shop/embeddings again"):
         table.read(["a", "c"])
@@ -248,10 +182,10 @@ def test_damaged_vectors_raise_and_leave_the_table(store: Store) -> None:
 
 
 def test_missing_file_leaves_the_table(store: Store) -> None:
-    table = _table(store)
-    table.append(_rows(["a"]))
-    table.append(_rows(["b"]))
-    _damage(store, table).unlink()
+    table = vector_table(store)
+    table.append(vector_rows(["a"]))
+    table.append(vector_rows(["b"]))
+    damage_oldest(store, table).unlink()
 
     with pytest.raises(StoreError, match="is missing although a commit lists it"):
         table.read(["a", "b"])
@@ -261,22 +195,22 @@ def test_missing_file_leaves_the_table(store: Store) -> None:
 
 @pytest.mark.parametrize("role", [ROWS, KEYS])
 def test_recomputed_vectors_can_be_read(store: Store, role: str) -> None:
-    table = _table(store)
-    table.append(_rows(["a"]))
-    _damage(store, table, role)
+    table = vector_table(store)
+    table.append(vector_rows(["a"]))
+    damage_oldest(store, table, role)
     with pytest.raises(StoreError, match="materialize shop/embeddings again"):
         table.read(["a"])
     assert table.keys() == set()
 
-    table.append(_rows(["a"], seed=5))
+    table.append(vector_rows(["a"], seed=5))
 
-    np.testing.assert_array_equal(table.read(["a"]).vectors, _rows(["a"], seed=5).vectors)
+    np.testing.assert_array_equal(table.read(["a"]).vectors, vector_rows(["a"], seed=5).vectors)
 
 
 def test_table_without_intact_files_misses_its_vectors(store: Store) -> None:
-    table = _table(store)
-    table.append(_rows(["a"]))
-    _damage(store, table)
+    table = vector_table(store)
+    table.append(vector_rows(["a"]))
+    damage_oldest(store, table)
 
     for _ in range(2):
         with pytest.raises(StoreError, match="materialize shop/embeddings again"):
@@ -284,22 +218,22 @@ def test_table_without_intact_files_misses_its_vectors(store: Store) -> None:
 
 
 def test_damaged_keys_leave_the_table_with_their_vectors(store: Store) -> None:
-    table = _table(store)
-    table.append(_rows(["a"]))
-    table.append(_rows(["b"]))
-    _damage(store, table, KEYS)
+    table = vector_table(store)
+    table.append(vector_rows(["a"]))
+    table.append(vector_rows(["b"]))
+    damage_oldest(store, table, KEYS)
 
     assert table.keys() == {"b"}
     assert list(table.read(["b"]).sha256) == ["b"]
 
 
 def test_compaction_drops_damaged_vectors(store: Store) -> None:
-    table = _table(store)
+    table = vector_table(store)
     for turn in range(31):
-        table.append(_rows([f"{turn}"], seed=turn))
-    _damage(store, table)
+        table.append(vector_rows([f"{turn}"], seed=turn))
+    damage_oldest(store, table)
 
-    table.append(_rows(["later"]))
+    table.append(vector_rows(["later"]))
 
     remaining = {*map(str, range(1, 31)), "later"}
     assert table.keys() == remaining
@@ -307,69 +241,47 @@ def test_compaction_drops_damaged_vectors(store: Store) -> None:
 
 
 def test_rebuild_count_counts_dropped_vectors(store: Store) -> None:
-    table = _table(store)
+    table = vector_table(store)
     assert table.rebuild_count == 0
     for turn in range(31):
-        table.append(_rows([f"{turn}"], seed=turn))
+        table.append(vector_rows([f"{turn}"], seed=turn))
     assert table.rebuild_count == 0
 
-    _damage(store, table)
+    damage_oldest(store, table)
     with pytest.raises(StoreError):
         table.read(["0"])
     assert table.rebuild_count == 1
-    table.append(_rows(["again"]))
+    table.append(vector_rows(["again"]))
     assert table.rebuild_count == 1
 
-    _damage(store, table)
-    table.append(_rows(["compacted"]))  # which leaves out what is damaged
+    damage_oldest(store, table)
+    table.append(vector_rows(["compacted"]))  # which leaves out what is damaged
     assert table.rebuild_count == 2
 
 
 def test_missing_reads_keys_file_by_file(store: Store) -> None:
-    table = _table(store)
+    table = vector_table(store)
     assert table.missing(["a", "b"]) == {"a", "b"}
 
-    table.append(_rows(["a"]))
-    table.append(_rows(["c"]))
+    table.append(vector_rows(["a"]))
+    table.append(vector_rows(["c"]))
 
     assert table.missing(["a", "b", "c"]) == {"b"}
-    _damage(store, table, KEYS)
+    damage_oldest(store, table, KEYS)
     assert table.missing(["a", "b", "c"]) == {"a", "b"}
 
 
 def test_parts_are_all_vectors(store: Store) -> None:
-    table = _table(store)
+    table = vector_table(store)
     assert list(table.parts()) == []
-    table.append(_rows(["b", "a"], seed=1))
-    table.append(_rows(["c"], seed=2))
+    table.append(vector_rows(["b", "a"], seed=1))
+    table.append(vector_rows(["c"], seed=2))
 
     first, second = table.parts()
 
     assert list(first.sha256) == ["b", "a"]
-    np.testing.assert_array_equal(first.vectors, _rows(["b", "a"], seed=1).vectors)
+    np.testing.assert_array_equal(first.vectors, vector_rows(["b", "a"], seed=1).vectors)
     assert list(second.sha256) == ["c"]
-    _damage(store, table)
+    damage_oldest(store, table)
     with pytest.raises(StoreError, match="materialize shop/embeddings again"):
         list(table.parts())
-
-
-def _files(table: VectorTable) -> list[DataFile]:
-    commit = table.table.latest()
-    assert commit is not None
-    return commit.files_with_role()
-
-
-def _table(store: Store, name: str = "shop") -> VectorTable:
-    return VectorTable(store, name, PRINT)
-
-
-def _rows(keys: Sequence[str], seed: int = 0) -> VectorRows:
-    vectors = noise(len(keys), 6, seed)
-    return VectorRows(keys, vectors, np.arange(1, len(keys) + 1, dtype=np.float32))
-
-
-def _damage(store: Store, table: VectorTable, role: str = "rows") -> Path:
-    """Flip a bit in the oldest file of a role and return its path."""
-    commit = table.table.latest()
-    assert commit is not None
-    return flip_bit(store, table.table, commit.files_with_role(role)[0])

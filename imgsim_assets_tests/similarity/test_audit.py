@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -52,13 +51,6 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     indexed(store, "left", LEFT)
     indexed(store, "right", RIGHT)
     return Path(store.url)
-
-
-@pytest.fixture
-def shops(store: Store, built: Path) -> Store:
-    """A copy of that store for one test."""
-    shutil.copytree(built, store.url, dirs_exist_ok=True)
-    return store
 
 
 @pytest.mark.parametrize("settings", MODES, ids=str)

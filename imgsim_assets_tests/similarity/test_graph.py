@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -53,13 +52,6 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     store = Store.open(tmp_path_factory.mktemp("built"))
     indexed(store, "shop", SHOP)
     return Path(store.url)
-
-
-@pytest.fixture
-def shops(store: Store, built: Path) -> Store:
-    """A copy of that store for one test."""
-    shutil.copytree(built, store.url, dirs_exist_ok=True)
-    return store
 
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)

@@ -77,13 +77,6 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return Path(store.url)
 
 
-@pytest.fixture
-def shops(store: Store, built: Path) -> Store:
-    """A copy of that store for one test."""
-    shutil.copytree(built, store.url, dirs_exist_ok=True)
-    return store
-
-
 @pytest.mark.parametrize("settings", MODES, ids=str)
 def test_matches_equal_brute_force_in_every_mode(shops: Store, settings: MatchSettings) -> None:
     report = _match(shops, settings)

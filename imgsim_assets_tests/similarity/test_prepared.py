@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import multiprocessing
 import pickle
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ from hypothesis import strategies as st
 
 from imgsim_assets.similarity import (
     open_prepared,
-    prefilter,
     prepare_rows,
     radius_join,
     save_prepared,
@@ -24,31 +22,12 @@ from imgsim_assets.similarity import (
 from imgsim_assets.similarity.cosine import Doubles, Floats, Indices
 from imgsim_assets.similarity.join_input import JoinInput
 from imgsim_assets.similarity.projection import Projection
-from imgsim_assets_tests.support.vectors import families, nearly_equal, noise
+from imgsim_assets_tests.support.join_sides import join_sides
+from imgsim_assets_tests.support.vectors import families, noise
 
+pytestmark = pytest.mark.usefixtures("projected_always")
 Pairs = tuple[Indices, Indices, Doubles]
 _BUDGETS = st.sampled_from([1, 5_000, 256 << 20])
-
-
-@st.composite
-def sides(draw: st.DrawFn) -> tuple[Floats, Floats]:
-    """Two arrays of wide rows, with copies within and between them."""
-    seed = draw(st.integers(0, 2**32 - 1))
-    make = draw(st.sampled_from([noise, families, nearly_equal]))
-    left, right = make(draw(st.integers(1, 60)), 70, seed), make(draw(st.integers(1, 60)), 70, seed)
-    for _ in range(draw(st.integers(0, 6))):
-        right[draw(st.integers(0, len(right) - 1))] = left[draw(st.integers(0, len(left) - 1))]
-        left[draw(st.integers(0, len(left) - 1))] = left[draw(st.integers(0, len(left) - 1))]
-    return left, right
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _projected_always() -> Iterator[None]:
-    """Let small joins project their rows, as large ones do."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(prefilter, "_MIN_PROJECTED_WORK", 0)
-        patch.setattr(prefilter, "_expected_cost", lambda *_: 0.0)
-        yield
 
 
 def _same_bits(actual: tuple[np.ndarray, ...], expected: tuple[np.ndarray, ...]) -> None:
@@ -73,7 +52,7 @@ def _joined_in_blocks(
 
 @settings(max_examples=60, deadline=None)
 @given(
-    rows=sides(),
+    rows=join_sides(70),
     threshold=st.sampled_from([-1.0, 0.2, 0.6, 0.9, 1.0]),
     counts=st.tuples(st.integers(1, 7), st.integers(1, 4)),
     threads=st.integers(1, 3),
@@ -99,7 +78,7 @@ def test_blocks_of_prepared_rows_join_to_the_bits_of_one_call(
 
 @settings(max_examples=60, deadline=None)
 @given(
-    rows=sides(),
+    rows=join_sides(70),
     k=st.integers(1, 6),
     count=st.integers(1, 7),
     minimum=st.sampled_from([-np.inf, 0.3]),

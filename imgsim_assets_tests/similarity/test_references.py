@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -21,32 +20,11 @@ from imgsim_assets.similarity.projection import Projection, fit
 from imgsim_assets.similarity.references import References
 from imgsim_assets.similarity.vector_blocks import VectorBlocks
 from imgsim_assets_tests.support.blocks import small_blocks
-from imgsim_assets_tests.support.vectors import families, nearly_equal, noise
+from imgsim_assets_tests.support.join_sides import join_sides
+from imgsim_assets_tests.support.vectors import families
 
+pytestmark = pytest.mark.usefixtures("projected_always")
 _DIM = 70
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _projected_always() -> Iterator[None]:
-    """Let small joins project their rows, as large ones do."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(prefilter, "_MIN_PROJECTED_WORK", 0)
-        patch.setattr(prefilter, "_expected_cost", lambda *_: 0.0)
-        yield
-
-
-@st.composite
-def sides(draw: st.DrawFn) -> tuple[Floats, Floats]:
-    """Two arrays of rows, of which some are copies of others, and some are a little longer."""
-    seed = draw(st.integers(0, 2**32 - 1))
-    make = draw(st.sampled_from([noise, families, nearly_equal]))
-    left, right = (make(draw(st.integers(1, 40)), _DIM, seed + side) for side in (0, 1))
-    for _ in range(draw(st.integers(0, 6))):
-        right[draw(st.integers(0, len(right) - 1))] = left[draw(st.integers(0, len(left) - 1))]
-        left[draw(st.integers(0, len(left) - 1))] = left[draw(st.integers(0, len(left) - 1))]
-    if draw(st.booleans()):
-        right[draw(st.integers(0, len(right) - 1))] *= np.float32(1.0009)
-    return left, right
 
 
 def _side(rows: Floats) -> JoinSide:
@@ -67,7 +45,7 @@ def _pairs(
 
 @settings(max_examples=60, deadline=None)
 @given(
-    rows=sides(),
+    rows=join_sides(_DIM),
     calls=st.integers(1, 3),
     block=st.integers(1, 50),
     k=st.sampled_from([None, 1, 3]),
