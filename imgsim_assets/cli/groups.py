@@ -230,7 +230,7 @@ def command(
         own = options_by_key(command)
         lines = [line for each in summaries if each.report for line in each.lines(store, own)]
         has_budget = false_matches is not None
-        lines += [title, *output.threshold_lines(report, strict=0.0, has_budget=has_budget)]
+        lines += [title, *output.threshold_lines(report, finds_copies=True, has_budget=has_budget)]
         lines += turned_lines(report.turned)
         lines += recall_lines(report.recall)
         lines += evidence_lines(report.evidence, "candidates")

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import polars as pl
 import polars.selectors as cs
@@ -22,17 +22,12 @@ from imgsim_assets.cli.spreadsheet import for_spreadsheet
 from imgsim_assets.cli.terminal import echo
 from imgsim_assets.encoders.settings import RECOMMENDED
 from imgsim_assets.progress import Log, ProgressListener, silent
+from imgsim_assets.similarity.copies_hint import ReportedThreshold, copies_hint
 from imgsim_assets.similarity.settings import DECLARED, NO_THRESHOLD
 from imgsim_assets.text import REPLACEMENT, UNPRINTABLE, UNPRINTABLE_IN_LINE
 
 _DECIMALS = 5
 _MAX_ROWS = 20
-# Different images are rarely this near.
-_STRICT = 0.99
-_STRICT_HINT = (
-    "near copies make an automatic threshold stricter: to find them all, compare the images "
-    "themselves with --evidence, accept more --false-matches, or give --threshold a number"
-)
 
 
 def write_frame(frame: pl.DataFrame, path: str) -> None:
@@ -125,42 +120,26 @@ def show_result(
             show_frame(frame.drop(hidden))
 
 
-class ReportedThreshold(Protocol):
-    """A report with a threshold."""
-
-    @property
-    def threshold(self) -> float | None:
-        """The minimum similarity of a pair."""
-
-    @property
-    def threshold_source(self) -> str:
-        """Where the threshold comes from, in words."""
-
-    @property
-    def threshold_is_measured(self) -> bool:
-        """Whether it was measured on the images that are compared."""
-
-    @property
-    def evidence(self) -> object:
-        """What decides instead of the threshold, or None."""
-
-
 def threshold_lines(
-    report: ReportedThreshold, strict: float = _STRICT, *, has_budget: bool = False
+    report: ReportedThreshold, *, finds_copies: bool = False, has_budget: bool = False
 ) -> list[str]:
     """Where the threshold of a report comes from, unless it was given as a number.
 
-    A measured one of at least `strict` comes with a hint, since copies may be why it is so.
-    `has_budget`: a budget of false matches was given, which only a measured threshold keeps.
+    Args:
+        report: of the result.
+        finds_copies: as of `copies_hint`.
+        has_budget: a budget of false matches was given, which only a measured threshold keeps.
     """
     source = report.threshold_source
     lines = [] if source in (DECLARED, NO_THRESHOLD) else [f"threshold {source}"]
     if has_budget and source.startswith(RECOMMENDED):
         lines.append("  --false-matches does not apply to it; to measure one, set --threshold auto")
-    decides = report.threshold_is_measured and report.evidence is None
-    if decides and report.threshold is not None and report.threshold >= strict:
-        lines.append(_STRICT_HINT)
-    return lines
+    hint = copies_hint(report, _as_option, finds_copies=finds_copies)
+    return lines if hint is None else [*lines, hint]
+
+
+def _as_option(setting: str) -> str:
+    return "--" + setting.replace("_", "-")
 
 
 def show_json(document: Any) -> None:

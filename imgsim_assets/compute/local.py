@@ -35,5 +35,9 @@ class LocalRunner:
                 progress.advance()
                 yield result
 
+    def tell(self, message: str) -> None:
+        """Send a message to the log."""
+        self._log(message)
+
     def close(self) -> None:
         """Nothing runs outside of `map`."""

@@ -120,6 +120,10 @@ class RayRunner:
             self._cancel(pending)
             self._pending.remove(pending)
 
+    def tell(self, message: str) -> None:
+        """Send a message to the log."""
+        self._log(message)
+
     def close(self) -> None:
         """Stop the tasks that still run."""
         for pending in self._pending:

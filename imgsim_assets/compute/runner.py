@@ -37,5 +37,8 @@ class TaskRunner(Protocol):
     def map(self, function: Callable[[T], R], tasks: Sequence[T], kind: TaskKind) -> Iterator[R]:
         """The results of the tasks, in their order."""
 
+    def tell(self, message: str) -> None:
+        """Send a message to the log of the step."""
+
     def close(self) -> None:
         """Stop the tasks that still run."""

@@ -102,6 +102,11 @@ def logged(results: Iterable[R], total: int, label: str, *, unit: str = "tasks")
     return iter(results)
 
 
+def tell(message: str) -> None:
+    """Send a message to the log of the step, if it has one."""
+    _current().tell(message)
+
+
 def task_ranges(count: int, *, smallest: int, largest: int) -> list[range]:
     """Ranges that together cover `count` things, one for each task.
 

@@ -26,6 +26,9 @@ class EightSlots:
     def map(self, function: Callable[[T], R], tasks: Sequence[T], kind: TaskKind) -> Iterator[R]:
         raise AssertionError("nothing is to run")
 
+    def tell(self, message: str) -> None:
+        pass
+
     def close(self) -> None:
         pass
 

@@ -34,6 +34,7 @@ from imgsim_assets.components.refusal import refuse_failed_inputs
 from imgsim_assets.components.retries import retry_faults
 from imgsim_assets.components.reviews import DeclaredReviews, group_reviews
 from imgsim_assets.components.store.resource import TABLE_ASSET, open_store
+from imgsim_assets.components.thresholds import describe_threshold
 from imgsim_assets.encoders.settings import EncoderSettings
 from imgsim_assets.pipeline.check_names import GROUPS_COHERENT, ONE_CANONICAL_PER_GROUP
 from imgsim_assets.pipeline.settings import (
@@ -236,8 +237,7 @@ def _result(
         "grouped_items": report.grouped,
         "items": report.items,
         "images": report.images,
-        "threshold": report.threshold,
-        "threshold_source": report.threshold_source,
+        **describe_threshold(report, finds_copies=True),
         **describe_evidence(report.evidence),
         **describe_turned(report.turned),
         **describe_method(report.recall, report.exact_seconds),

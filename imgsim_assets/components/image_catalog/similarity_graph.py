@@ -135,6 +135,7 @@ def _describe(
         describe_turned,
     )
     from imgsim_assets.components.metadata import preview, table_metadata
+    from imgsim_assets.components.thresholds import describe_threshold
 
     linked_images = (
         "similarity_histogram",
@@ -150,7 +151,7 @@ def _describe(
         "items": report.items,
         "images": report.images,
         "k": report.k,
-        **_threshold(report),
+        **(describe_threshold(report) if report.threshold is not None else {}),
         **(
             {key: last[key] for key in linked_images if key in last}
             if is_same
@@ -165,12 +166,6 @@ def _describe(
         "encoder_fingerprint": report.fingerprint,
         "preview": preview(edges),
     }
-
-
-def _threshold(report: "GraphReport") -> dict[str, Any]:
-    if report.threshold is None:
-        return {}
-    return {"threshold": report.threshold, "threshold_source": report.threshold_source}
 
 
 def _linked_images(

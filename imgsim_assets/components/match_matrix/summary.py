@@ -16,6 +16,7 @@ from imgsim_assets.components.evidence import (
 )
 from imgsim_assets.components.left_out import describe_left_out
 from imgsim_assets.components.metadata import linked_image, preview, svg, table_metadata, thumbnails
+from imgsim_assets.components.thresholds import describe_threshold
 from imgsim_assets.gallery.versions import keep_gallery
 from imgsim_assets.pipeline.match import MatchPipeline
 from imgsim_assets.pipeline.pairs import changes_since_last_version, with_titles
@@ -54,8 +55,7 @@ def describe_matches(
     store, name = pipeline.store, f"matches/{pipeline.table_name}"
     counts: dict[str, Any] = {
         **table_metadata(store, name, report, report.matches),
-        "threshold": report.threshold,
-        "threshold_source": report.threshold_source,
+        **describe_threshold(report),
         "left_items": report.left_items,
         "right_items": report.right_items,
         "left_images": report.left_images,

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from imgsim_assets.compute.tasks import tell
 from imgsim_assets.errors import CorruptFileError
 from imgsim_assets.similarity.approximate.assign_rows import assign_rows
 from imgsim_assets.similarity.approximate.assigned import AssignedSides
@@ -157,7 +158,8 @@ def _kept(result: MaterializedResult, role: str) -> _Kept | None:
         return None
     try:
         centroids = result.table.read_file(file)[_COLUMN].to_numpy()
-    except CorruptFileError:
+    except CorruptFileError as error:
+        tell(f"the inverted lists are trained again, and all pairs searched for anew: {error}")
         return None
     metadata: dict[str, Any] = dict(file.metadata)
     lists = InvertedLists(np.ascontiguousarray(centroids, np.float32), metadata["nprobe"])

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from imgsim_assets.compute.settings import ComputeSettings
+from imgsim_assets.compute.tasks import use_compute
 from imgsim_assets.pipeline.checks import result_recall
 from imgsim_assets.pipeline.verify import verify
 from imgsim_assets.similarity.approximate import estimate, search, training
@@ -267,3 +269,26 @@ def _record_recall(table: Table, recall: Recall) -> None:
 )
 def test_a_recall_is_missed_when_its_interval_is_below(recall: Recall, *, reaches: bool) -> None:
     assert recall.reaches(0.98) == reaches
+
+
+def test_damaged_centroids_are_trained_again_and_the_log_says_so(tmp_path: Path) -> None:
+    store = Store.open(tmp_path)
+    images = _catalog(20)
+    indexed(store, "left", images)
+    table = _stages(store)["graph"].table
+    messages: list[str] = []
+    with use_compute(ComputeSettings(), messages.append):
+        _stages(store)["graph"].run()
+        assert not messages
+        before = table.read(_commit(table))
+        centroids = _commit(table).file_with_role(CENTROIDS)
+        assert centroids is not None
+        damaged = tmp_path / table.name / centroids.path
+        damaged.write_bytes(damaged.read_bytes()[:-1])
+
+        _stages(store)["graph"].run()
+
+    assert len(messages) == 1
+    assert messages[0].startswith("the inverted lists are trained again")
+    assert str(damaged) in messages[0]
+    assert table.read(_commit(table)).equals(before)
