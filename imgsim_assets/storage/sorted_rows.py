@@ -51,7 +51,7 @@ class _Runs:
         self._stored = ScratchRows(schema)
         self._starts: list[int] = []
         self._last: tuple[object, ...] | None = None
-        self._sample = [pl.Series(by[0], dtype=pl.String)]
+        self._sample: list[str] = []
         self._count = 0
 
     def append(self, part: pl.DataFrame) -> None:
@@ -66,7 +66,7 @@ class _Runs:
         # A block of each run is in memory: with more runs, blocks are smaller.
         self._stored.extend(part, max(1, row_blocks.BLOCK_ROWS // len(self._starts)))
         first = -self._count % _ROWS_PER_SAMPLE
-        self._sample.append(part[self._by[0]].gather_every(_ROWS_PER_SAMPLE, first))
+        self._sample += part[self._by[0]].gather_every(_ROWS_PER_SAMPLE, first).to_list()
         self._count += part.height
 
     def merged(self) -> ScratchRows:
@@ -83,10 +83,9 @@ class _Runs:
         runs = [
             _Run(self._stored, self._by[0], *span) for span in zip(self._starts, stops, strict=True)
         ]
-        sample = pl.concat(self._sample).sort()
         per_block = max(1, row_blocks.BLOCK_ROWS // _ROWS_PER_SAMPLE)
-        bounds = sample.gather_every(per_block).unique(maintain_order=True)
-        for after in [*bounds[1:].to_list(), None]:
+        bounds = dict.fromkeys(sorted(self._sample)[::per_block])
+        for after in [*list(bounds)[1:], None]:
             yield _in_order(pl.concat([run.take(after) for run in runs]), self._by)
 
 

@@ -105,14 +105,13 @@ class ScratchRows:
         """Some rows (p,), ascending."""
         bounds = np.searchsorted(numbers, [*self._starts, len(self)])
         parts = [
-            self._read(at, columns).select(pl.all().gather(numbers[low:high] - at.start))
+            with_own_strings(self._read(at, columns)[numbers[low:high] - at.start])
             for at, low, high in zip(self._blocks, bounds[:-1], bounds[1:], strict=True)
             if low < high
         ]
         return pl.concat(parts) if parts else self._none(columns)
 
     def _append(self, rows: pl.DataFrame) -> None:
-        # The bytes hold the strings of these rows only, also those of a slice.
         data = rows.rechunk().serialize()
         with errors_about(self._path), open(self._file, "wb", closefd=False) as file:
             file.seek(self._size)
@@ -152,11 +151,16 @@ def that_fit(
     size = 0
     remaining = iter(parts)
     for part in remaining:
-        waiting.append(part)
         size += int(part.estimated_size())
         if size > rows_in_memory():
-            return [], chain(_consumed(waiting), remaining)
+            return [], chain(_consumed(waiting), [part], remaining)
+        waiting.append(with_own_strings(part))
     return waiting, None
+
+
+def with_own_strings(rows: pl.DataFrame) -> pl.DataFrame:
+    """The same rows; those of a larger frame would keep all of its strings in memory."""
+    return pl.DataFrame.deserialize(io.BytesIO(rows.rechunk().serialize()))
 
 
 def in_scratch(parts: Iterable[pl.DataFrame], schema: pl.Schema, block_rows: int) -> ScratchRows:
