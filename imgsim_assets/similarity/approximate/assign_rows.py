@@ -39,16 +39,20 @@ class StoredLists:
     table: Table
     blocks: Sequence[IdBlock]
     files: Sequence[DataFile]
+    nprobe: int
 
     def take(self, rows: Indices) -> RowLists:
         """The lists of some rows (p,), ascending."""
-        parts = []
+        own = np.empty(len(rows), np.uint16)
+        probed = np.empty((len(rows), self.nprobe), np.uint16)
         for block, file in zip(self.blocks, self.files, strict=True):
             first, last = np.searchsorted(rows, [block.start, block.stop])
             if first < last:
-                lists = _row_lists(self.table.read_file(file))
-                parts.append(lists.take(rows[first:last] - block.start))
-        own, probed = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+                numbers = rows[first:last] - block.start
+                lists = self.table.read_file(file)
+                own[first:last] = lists[_OWN].to_numpy()[numbers]
+                steps = lists[_STEPS].to_numpy()[numbers]
+                np.cumsum(steps, axis=1, dtype=np.uint16, out=probed[first:last])
         return RowLists(own, probed)
 
 
@@ -87,7 +91,8 @@ def assign_rows(
     task = partial(_task, assignment)
     found = run_tasks(task, tasks, "assign", unit="blocks of rows", memory=_TASK_BYTES)
     files, own = zip(*(block for of_task in found for block in of_task), strict=True)
-    return AssignedItems(StoredLists(result.table, blocks, files), np.concatenate(own))
+    stored = StoredLists(result.table, blocks, files, lists.nprobe)
+    return AssignedItems(stored, np.concatenate(own))
 
 
 def _task(assignment: _Assignment, blocks: Sequence[IdBlock]) -> list[tuple[DataFile, Numbers]]:
@@ -162,11 +167,6 @@ class _Assignment:
             dtype = pl.Array(pl.UInt16, nprobe)
             frame = frame.with_columns(pl.Series(_STEPS, steps, dtype=dtype))
         return frame
-
-
-def _row_lists(frame: pl.DataFrame) -> RowLists:
-    steps = frame[_STEPS].to_numpy()
-    return RowLists(frame[_OWN].to_numpy(), np.cumsum(steps, axis=1, dtype=np.uint16))
 
 
 def _positions(ids: pl.Series, known: pl.Series) -> Indices:
