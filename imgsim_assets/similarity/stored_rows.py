@@ -20,6 +20,7 @@ from imgsim_assets.similarity.cosine import Floats, Indices
 
 # Rows of a scratch file are read with those between them, if these are not many more.
 _MAX_READ_PER_ROW = 4
+_MAX_READ_BYTES = 8 << 20
 
 
 class StoredRows(Protocol):
@@ -97,17 +98,14 @@ class ScratchRows:
 
     def rows(self, numbers: Indices) -> Floats:
         """As of `StoredRows`."""
-        steps = np.diff(numbers)
-        if len(numbers) and steps.min(initial=1) > 0 and steps.max(initial=1) <= _MAX_READ_PER_ROW:
-            # Most rows of a range: they are copied once.
-            first = int(numbers[0])
-            return self.span(first, int(numbers[-1]) + 1)[numbers - first]
         vectors = np.empty((len(numbers), self.dim), dtype=np.float32)
         order = np.argsort(numbers, kind="stable")
         ordered = numbers[order]
         # Rows that are far apart are read one by one, others together with those between them.
         gaps = np.flatnonzero(np.diff(ordered) > _MAX_READ_PER_ROW) + 1
-        for run in np.split(np.arange(len(ordered)), gaps):
+        size = max(1, _MAX_READ_BYTES // (4 * self.dim * _MAX_READ_PER_ROW))
+        cuts = np.union1d(gaps, np.arange(size, len(ordered), size))
+        for run in np.split(np.arange(len(ordered)), cuts):
             if len(run):
                 first, last = int(ordered[run[0]]), int(ordered[run[-1]])
                 vectors[order[run]] = self.span(first, last + 1)[ordered[run] - first]

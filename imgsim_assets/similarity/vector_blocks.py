@@ -26,7 +26,7 @@ Part = tuple[Indices, Floats]
 # A block has at most so many rows.
 MAX_BLOCK_ROWS = 1 << 16
 # A scan holds two copies of a block, which therefore has only so much of the memory of others.
-_SCANNED_PART = 4
+_SCANNED_PART = 8
 # Rows are few if all are at least so many times as many.
 _TIMES_FEW = 4
 # Vectors of pairs whose cosines are computed at once.
