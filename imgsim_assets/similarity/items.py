@@ -344,7 +344,8 @@ def from_index(store: Store, name: str) -> tuple[Commit, Items]:
     commit = latest_index(store, name)
     images = index_rows(store, name, commit)
     parts = IndexedVectors(store, name, commit.version)
-    return commit, Items(images, VectorBlocks.from_parts(len(images), parts))
+    blocks = VectorBlocks.from_parts(len(images), parts, random_access=True)
+    return commit, Items(images, blocks)
 
 
 def vector_rebuilds(*counts: int) -> dict[str, list[int]]:

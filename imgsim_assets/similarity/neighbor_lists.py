@@ -322,8 +322,7 @@ class _Update:
         found = [of_changed, self._compared(left.take(lost), lost)]
         if len(others) and len(self.new_right):
             cutoffs = np.concatenate([each.cutoffs(self.spec.threshold) for _, each in group])
-            # The vectors of the rows of other groups are needed, too.
-            side = replace(left.take(others), read_once=len(recompute) == len(self.left))
+            side = replace(left.take(others), read_once=True)
             of_others = self._searched(side, others, self._new_references, cutoffs[~recompute])
             found.append(of_others.of_rows(others, self.new_right))
         depth = self.spec.depth(self.right.max_images)

@@ -27,8 +27,9 @@ Part = tuple[Indices, Floats]
 MAX_BLOCK_ROWS = 1 << 16
 # A scan holds two copies of a block, which therefore has only so much of the memory of others.
 _SCANNED_PART = 8
-# Rows are few if all are at least so many times as many.
+# Rows are few if all are at least so many times as many, and most if they are such a part of all.
 _TIMES_FEW = 4
+_SHARE_OF_MOST = 3 / 4
 # Vectors of pairs whose cosines are computed at once.
 _MAX_PAIR_BYTES = 32 << 20
 
@@ -57,14 +58,18 @@ class VectorBlocks:
         return cls(MemoryRows(vectors))
 
     @classmethod
-    def from_parts(cls, count: int, parts: ReadParts) -> VectorBlocks:
+    def from_parts(
+        cls, count: int, parts: ReadParts, *, random_access: bool = False
+    ) -> VectorBlocks:
         """Vectors that are read when they are needed.
 
         Args:
             count: n.
             parts: reads all rows, or some.
+            random_access: whether reading some rows costs no more than these, however often it is
+                done; else the files that have one of them are read.
         """
-        return cls(_LazyRows(count, parts))
+        return cls(_LazyRows(count, parts, random_access=random_access))
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -92,7 +97,7 @@ class VectorBlocks:
         """All rows in blocks, for a reader that needs them only once.
 
         Rows that nothing has read yet come in the order of their files, and are not copied to a
-        scratch file.
+        scratch file; without random access, most rows of all.
 
         Yields:
             The numbers (p,) of rows, ascending within a block, and their vectors.
@@ -138,14 +143,16 @@ class VectorBlocks:
         return VectorBlocks(self._stored, self._rows[start:stop])
 
     def _unread(self) -> Iterator[Part] | None:
-        """The rows as they are stored; None where they have been read, or are in another order."""
+        """The rows as they are stored; None where they have been read, or some are repeated."""
         if not isinstance(self._stored, _LazyRows):
             return None
-        if isinstance(self._rows, range):
-            if len(self._rows) == len(self._stored):
-                return self._stored.unread(None)
-            return self._stored.unread(np.arange(self._rows.start, self._rows.stop))
-        return self._stored.unread(self._rows) if bool((np.diff(self._rows) > 0).all()) else None
+        rows = np.asarray(self._rows, dtype=np.int64)
+        order = np.argsort(rows, kind="stable")
+        numbers = rows[order]
+        if not (np.diff(numbers) > 0).all():
+            return None
+        parts = self._stored.unread(numbers if len(numbers) < len(self._stored) else None)
+        return parts and ((order[found], vectors) for found, vectors in parts)
 
     def _stored_numbers(self, numbers: Indices) -> Indices:
         if isinstance(self._rows, range):
@@ -180,10 +187,13 @@ class _LazyRows:
         count: how many.
         parts: reads them.
         key: of the rows; another process reads rows of one key once.
+        random_access: as of `VectorBlocks.from_parts`.
     """
 
-    def __init__(self, count: int, parts: ReadParts, key: str = "") -> None:
-        self._count, self._parts = count, parts
+    def __init__(
+        self, count: int, parts: ReadParts, key: str = "", *, random_access: bool = False
+    ) -> None:
+        self._count, self._parts, self._random_access = count, parts, random_access
         self._key = key or uuid.uuid4().hex
         self._lock = threading.Lock()
         self._stored: StoredRows | None = None
@@ -216,9 +226,12 @@ class _LazyRows:
     def unread(self, numbers: Indices | None) -> Iterator[Part] | None:
         """All rows, or some (p,), ascending, numbered from 0, as they are stored.
 
-        None when they have been read, or fit in memory: then they are read from there.
+        None when they have been read, or fit in memory, or when the others are to be read, too.
         """
         if self._stored is not None or not self._count:
+            return None
+        is_part = numbers is not None and _SHARE_OF_MOST * self._count > len(numbers)
+        if is_part and not self._random_access:
             return None
         parts = self._parts() if numbers is None else self._parts(numbers)
         first = next(parts, None)
@@ -240,7 +253,7 @@ class _LazyRows:
             yield some, self._stored.rows(some)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _unpickled, (self._count, self._parts, self._key)
+        return _unpickled, (self._count, self._parts, self._key, self._random_access)
 
 
 @dataclass(frozen=True)
@@ -262,8 +275,8 @@ _recent: OrderedDict[str, _LazyRows] = OrderedDict()
 _MAX_RECENT = 2
 
 
-def _unpickled(count: int, parts: ReadParts, key: str) -> _LazyRows:
-    rows = _recent.pop(key, None) or _LazyRows(count, parts, key)
+def _unpickled(count: int, parts: ReadParts, key: str, random_access: bool) -> _LazyRows:
+    rows = _recent.pop(key, None) or _LazyRows(count, parts, key, random_access=random_access)
     _recent[key] = rows
     while len(_recent) > _MAX_RECENT:
         _recent.popitem(last=False)

@@ -388,7 +388,8 @@ def _items(content: Mapping[str, int]) -> Items:
 def _in_files(items: Items) -> Items:
     """The items with vectors that nothing has read."""
     parts = ShuffledParts(items.vectors, part=2)
-    return Items(items.images, VectorBlocks.from_parts(len(items), parts), items.source)
+    blocks = VectorBlocks.from_parts(len(items), parts, random_access=len(items) % 2 == 0)
+    return Items(items.images, blocks, items.source)
 
 
 def _assert_equals_definition(

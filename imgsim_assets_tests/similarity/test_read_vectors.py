@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -14,9 +15,11 @@ from imgsim_assets.similarity import vector_blocks
 from imgsim_assets.similarity.graph import GraphStage
 from imgsim_assets.similarity.matches import MatchStage
 from imgsim_assets.similarity.settings import GraphSettings, MatchSettings
+from imgsim_assets.similarity.stored_rows import ScratchRows
 from imgsim_assets.storage.commit import ROWS, DataFile
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table_files import TableFiles
+from imgsim_assets_tests.support.blocks import small_blocks
 from imgsim_assets_tests.support.catalogs import indexed, tiny
 from imgsim_assets_tests.support.damage import flip_bit
 
@@ -108,6 +111,34 @@ def test_changed_rows_of_a_graph_open_the_index_once(
         assert stage.run().incremental
 
     assert opened == {"left/index": 1}
+
+
+def test_no_vectors_of_an_updated_graph_are_copied(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = {f"{n:02d}": [tiny(n), tiny(20 + n)] for n in range(12)}
+    indexed(store, "left", images)
+    stage = GraphStage(store, "left", GraphSettings(k=2))
+    with small_blocks():
+        stage.run()
+        indexed(store, "left", images | {"more": [tiny(50)]})
+        # Groups of a few left rows are compared with the changed one, each on its own.
+        monkeypatch.setattr(vector_blocks, "ScratchRows", _CountedScratch)
+        _CountedScratch.sizes.clear()
+        assert stage.run().incremental
+
+    # The new row, as a left one and as a right one.
+    assert _CountedScratch.sizes == [1, 1]
+
+
+class _CountedScratch(ScratchRows):
+    """Notes how many rows each scratch file has."""
+
+    sizes: ClassVar[list[int]] = []
+
+    def __init__(self, count: int, dim: int) -> None:
+        self.sizes.append(count)
+        super().__init__(count, dim)
 
 
 def test_a_damaged_file_that_is_not_needed_stops_no_update(

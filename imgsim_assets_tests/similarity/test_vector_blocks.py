@@ -180,7 +180,8 @@ def test_a_scan_reads_each_row_once_and_copies_nothing(
     numbers: list[int] | None, part: int, block: int
 ) -> None:
     parts = ShuffledParts(ROWS, part)
-    blocks, expected = VectorBlocks.from_parts(60, parts), np.arange(60)
+    blocks = VectorBlocks.from_parts(60, parts, random_access=True)
+    expected = np.arange(60)
     if numbers is not None:
         expected = np.array(numbers)
         blocks = blocks.take(expected)
@@ -211,9 +212,26 @@ def test_a_scan_of_rows_that_fit_in_memory_keeps_them() -> None:
         assert np.array_equal(vectors, ROWS)
 
 
-def test_a_scan_of_rows_in_another_order_gives_them_in_it() -> None:
-    reverse = np.arange(60)[::-1]
+@pytest.mark.parametrize("rows", [np.arange(60)[::-1], np.arange(60) // 2])
+def test_a_scan_numbers_rows_by_the_order_in_which_they_were_taken(rows: Indices) -> None:
     with small_blocks(7):
-        found = list(VectorBlocks.from_parts(60, ShuffledParts(ROWS)).take(reverse).scan())
+        found = list(VectorBlocks.from_parts(60, ShuffledParts(ROWS)).take(rows).scan())
 
-    assert np.array_equal(np.concatenate([vectors for _, vectors in found]), ROWS[::-1])
+    numbers = np.concatenate([numbers for numbers, _ in found])
+    assert sorted(numbers.tolist()) == [*range(60)]
+    vectors = np.concatenate([vectors for _, vectors in found])
+    np.testing.assert_array_equal(vectors, ROWS[rows][numbers])
+
+
+@pytest.mark.parametrize("random_access", [False, True])
+def test_parts_of_rows_are_scanned_alone_where_that_reads_nothing_twice(
+    random_access: bool,
+) -> None:
+    parts = ShuffledParts(ROWS)
+    blocks = VectorBlocks.from_parts(60, parts, random_access=random_access)
+    with small_blocks(7):
+        for start in range(0, 60, 15):
+            for numbers, vectors in blocks.slice(start, start + 15).scan():
+                np.testing.assert_array_equal(vectors, ROWS[start + numbers])
+            # Without random access the first part reads all.
+            assert len(parts.read) == (start + 15 if random_access else 60)
