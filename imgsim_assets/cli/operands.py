@@ -74,7 +74,10 @@ class CatalogArg:
         table = items_table(store, self.name)
         commit = table.latest()
         if commit is None:
-            raise StoreError(f"{self.name}/items has no version yet; materialize it first")
+            raise StoreError(
+                f"{self.name}/items has no version yet; run the catalog first: imgsim run "
+                f"{self.name}"
+            )
         items = table.read(commit)
         urls = url_columns(commit.properties)
         url = urls[0] if len(urls) == 1 else _IMAGE_FIELD

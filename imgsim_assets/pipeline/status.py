@@ -168,19 +168,29 @@ def store_status(store: Store, catalogs: Collection[str] = ()) -> StoreStatus:
     A damaged file keeps nothing else from being reported.
     """
     problems = _Problems()
-    names = catalogs or catalog_names(store)
     matches, groups = [], []
-    for table in store.table_names():
-        if table.startswith(MATCHES):
-            match = problems.read(None, partial(_match_status, store, table, problems))
-            if match is not None and not {match.left, match.right}.isdisjoint(names):
-                matches.append(match)
-        elif _is_groups(table):
-            group = problems.read(None, partial(_group_status, store, table, problems))
-            if group is not None and not set(group.catalogs).isdisjoint(names):
-                groups.append(group)
-    statuses = [catalog_status(store, name, problems) for name in names]
-    return StoreStatus(statuses, matches, groups, list(problems.messages))
+    for name in store.table_names():
+        is_matches = name.startswith(MATCHES)
+        if not is_matches and not _is_groups(name):
+            continue
+        commit = problems.read(None, store.table(name).latest)
+        if commit is None or (catalogs and _inputs(commit).isdisjoint(catalogs)):
+            continue
+        if is_matches:
+            matches.append(_match_status(store, commit, problems))
+        else:
+            groups.append(problems.read(None, partial(_group_status, store, commit, problems)))
+    statuses = [catalog_status(store, name, problems) for name in catalogs or catalog_names(store)]
+    found = [each for each in groups if each is not None]
+    return StoreStatus(statuses, matches, found, list(problems.messages))
+
+
+def _inputs(commit: Commit) -> set[str]:
+    """The catalogs of a match table or of duplicate groups."""
+    settings = commit.properties
+    return set(
+        settings["catalogs"] if "catalogs" in settings else (settings["left"], settings["right"])
+    )
 
 
 def catalog_names(store: Store) -> list[str]:
@@ -281,28 +291,24 @@ def _variants(store: Store, name: str, kind: str) -> Iterator[tuple[str, str | N
             yield stage, stage.partition(".")[2] or None
 
 
-def _match_status(store: Store, name: str, problems: _Problems) -> MatchStatus | None:
-    table = store.table(name)
-    commit = table.latest()
-    if commit is None:
-        return None
-    settings = commit.properties
+def _match_status(store: Store, commit: Commit, problems: _Problems) -> MatchStatus:
+    table, settings = store.table(commit.table), commit.properties
 
     def computed_freshness() -> Freshness:
         left = freshness.embedded(store, settings["left"])
         right = freshness.indexed(store, settings["right"])
         return freshness.matches_freshness(store, table, commit, left, right)
 
-    short = name.removeprefix(MATCHES)
+    name = commit.table.removeprefix(MATCHES)
     return MatchStatus(
-        name=short,
+        name=name,
         left=settings["left"],
         right=settings["right"],
         mode=settings["mode"],
         threshold=settings["threshold"],
         matches=commit.rows,
         freshness=problems.read(_UNKNOWN, computed_freshness),
-        precision=problems.read(None, partial(match_precision, store, short)),
+        precision=problems.read(None, partial(match_precision, store, name)),
         by_decisions=problems.read(None, partial(threshold_of, store, commit)),
         method=settings.get(METHOD, EXACT),
         recall=_recall(commit),
@@ -315,14 +321,11 @@ def _is_groups(table: str) -> bool:
     return CROSS_CATALOG_GROUPS in (kind, rest.partition(".")[0])
 
 
-def _group_status(store: Store, name: str, problems: _Problems) -> GroupStatus | None:
-    table = store.table(name)
-    commit = table.latest()
-    if commit is None:
-        return None
+def _group_status(store: Store, commit: Commit, problems: _Problems) -> GroupStatus:
+    table = store.table(commit.table)
     rows = table.read(commit, columns=["group_id"])
     return GroupStatus(
-        table=name,
+        table=table.name,
         catalogs=tuple(commit.properties["catalogs"]),
         threshold=commit.properties["threshold"],
         groups=rows["group_id"].n_unique(),
