@@ -120,7 +120,7 @@ def _of_batch(batch: _Batch, references: References, spec: JoinSpec) -> Lists:
     else:
         # Of the rows of other values no vectors are read.
         rows = np.flatnonzero(right.value.is_in(left.value.unique().implode()).to_numpy())
-        i, j, similarity = _pairs(batch, References(right.take(rows)), k)
+        i, j, similarity = _pairs(batch, references.take(rows), k)
         j = rows[j]
     return kept_lists((i, j, similarity), left, right, spec)
 

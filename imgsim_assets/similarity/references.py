@@ -8,6 +8,7 @@ rows that are read once nothing is kept.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -47,8 +48,15 @@ class References:
 
     @property
     def is_single(self) -> bool:
-        """Whether the rows are one block."""
-        return len(self) <= self.side.vectors.block_rows
+        """Whether the rows are one block that is kept."""
+        return not self._read_once and len(self) <= self.side.vectors.block_rows
+
+    def take(self, rows: Indices) -> References:
+        """Some of the rows (p,), ascending, of which nothing is known."""
+        side = self.side.select(rows) if self._read_once else self.side.take(rows)
+        taken = References(replace(side, read_once=self._read_once))
+        self._read_once = False
+        return taken
 
     def blocks(self) -> Iterator[tuple[Indices, JoinInput]]:
         """All rows in blocks: their numbers (p,), ascending within a block, and an input."""

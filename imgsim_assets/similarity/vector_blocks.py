@@ -146,12 +146,15 @@ class VectorBlocks:
         """The rows as they are stored; None where they have been read, or some are repeated."""
         if not isinstance(self._stored, _LazyRows):
             return None
-        rows = np.asarray(self._rows, dtype=np.int64)
-        order = np.argsort(rows, kind="stable")
-        numbers = rows[order]
+        if isinstance(self._rows, range):
+            is_all = len(self._rows) == len(self._stored)
+            numbers = np.arange(self._rows.start, self._rows.stop)
+            return self._stored.unread(None if is_all else numbers)
+        order = np.argsort(self._rows, kind="stable")
+        numbers = self._rows[order]
         if not (np.diff(numbers) > 0).all():
             return None
-        parts = self._stored.unread(numbers if len(numbers) < len(self._stored) else None)
+        parts = self._stored.unread(numbers)
         return parts and ((order[found], vectors) for found, vectors in parts)
 
     def _stored_numbers(self, numbers: Indices) -> Indices:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from imgsim_assets.compute.settings import ComputeSettings
 from imgsim_assets.compute.tasks import use_compute
 from imgsim_assets.similarity import neighbor_lists as neighbor_lists_module
-from imgsim_assets.similarity import row_pairs
+from imgsim_assets.similarity import row_pairs, vector_blocks
 from imgsim_assets.similarity.approximate.assigned import AssignedSides
 from imgsim_assets.similarity.approximate.lists import InvertedLists
 from imgsim_assets.similarity.block_join import Lists, join
@@ -215,9 +215,34 @@ def test_blocks_within_values_give_the_same_lists(
     left_items, right_items = sides
     assigned = _assigned(lists, left_items, right_items)
     with small_blocks():
-        pairs = neighbor_lists(left_items, right_items, spec, None, assigned)
+        pairs = neighbor_lists(_in_files(left_items), _in_files(right_items), spec, None, assigned)
 
     assert pairs.equals(neighbor_lists(left_items, right_items, spec, None, assigned))
+
+
+def test_update_within_values_reads_the_rows_of_changed_values(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(vector_blocks, "vectors_in_memory", lambda: 0)
+    value = (pl.col("id").str.slice(1).cast(pl.Int64) // 10).alias("value")
+    content = {f"n{number:02d}": number % len(POOL) for number in range(60)}
+    old = _items(content)
+    old = Items(old.keys.with_columns(value), old.vectors)
+    new = _items(content | {"n34": 1})
+    new = Items(new.keys.with_columns(value), new.vectors)
+    spec = JoinSpec(0.5)
+    cached = CachedNeighborLists(neighbor_lists(old, old, spec), old.row_blocks, old.row_blocks)
+    left, right = ShuffledParts(new.vectors), ShuffledParts(old.vectors)
+
+    updated = neighbor_lists(
+        Items(new.images, VectorBlocks.from_parts(60, left)),
+        Items(old.images, VectorBlocks.from_parts(60, right)),
+        spec,
+        cached,
+    )
+
+    assert updated.equals(neighbor_lists(new, old, spec))
+    assert (left.read, sorted(right.read)) == ([34], [*range(30, 40)])
 
 
 def test_changed_rows_of_all_blocks_are_compared_together(
