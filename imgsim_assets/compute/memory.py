@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -61,3 +62,16 @@ def pairs_in_memory() -> int:
 def rows_in_memory() -> int:
     """Bytes of the ids and hashes of a catalog that stay in memory."""
     return _budget.get() // 64
+
+
+def return_freed_memory() -> None:
+    """Give the memory that was freed back to the system, which the C library may keep.
+
+    The arrays of a join leave large holes in its heap, and what follows is not as large. Without
+    glibc this does nothing.
+    """
+    try:
+        trim = ctypes.CDLL(None).malloc_trim
+    except (AttributeError, OSError):
+        return
+    trim(ctypes.c_size_t(0))

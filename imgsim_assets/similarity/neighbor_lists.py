@@ -22,7 +22,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from imgsim_assets.compute.memory import pairs_in_memory
+from imgsim_assets.compute.memory import pairs_in_memory, return_freed_memory
 from imgsim_assets.compute.tasks import logged, run_tasks, runs_here, task_ranges
 from imgsim_assets.similarity import vector_blocks
 from imgsim_assets.similarity.approximate.assigned import AssignedSides
@@ -286,9 +286,12 @@ class _Update:
     ) -> Lists:
         """The lists of left rows with some numbers."""
         if isinstance(references, References):
-            return join(left, references, self.spec, minimum)
-        lists = references.assigned.left
-        return join_in_lists(left, references, self.spec, minimum, lists, rows)
+            found = join(left, references, self.spec, minimum)
+        else:
+            lists = references.assigned.left
+            found = join_in_lists(left, references, self.spec, minimum, lists, rows)
+        return_freed_memory()
+        return found
 
     def _of_changed(self, start: int, stop: int) -> NumberedLists:
         """The lists of the changed left rows in a range."""

@@ -23,7 +23,7 @@ from imgsim_assets.similarity.materialized import LEFT_ITEMS, RIGHT_ITEMS, read_
 from imgsim_assets.similarity.settings import ComparisonSettings, PairSettings
 from imgsim_assets.similarity.values import values_within
 from imgsim_assets.storage.commit import Commit
-from imgsim_assets.storage.row_blocks import item_count
+from imgsim_assets.storage.row_blocks import RowBlocks, item_count
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import Table
 
@@ -64,8 +64,8 @@ def compared(
     Returns:
         The rows of a join; `source` has all images, and says why some are left out.
     """
-    is_plain = values is None and ignored is None and settings.max_shared is None
-    if is_plain and items.max_images == 1:
+    has_one_each = values is None and ignored is None and items.max_images == 1
+    if has_one_each and (settings.max_shared is None or _are_distinct(items.images)):
         return items
     if values is not None:
         keys = items.keys.join(values, on="id", how="left", maintain_order="left")
@@ -91,6 +91,13 @@ def compared(
         position = pl.col(LEFT_OUT).is_null().cum_sum().over("id")
         left_out = _where(left_out, position > 1, NOT_FIRST)
     return _narrowed(items, left_out[LEFT_OUT])
+
+
+def _are_distinct(images: RowBlocks) -> bool:
+    """Whether no two images have one hash of their sha256, and are the same image."""
+    hashes = [block["sha256"].hash().to_numpy() for _, block in images.blocks(["sha256"])]
+    ordered = np.sort(np.concatenate(hashes))
+    return bool((ordered[1:] != ordered[:-1]).all())
 
 
 class Selection(NamedTuple):

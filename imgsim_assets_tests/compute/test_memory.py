@@ -8,7 +8,12 @@ from pathlib import Path
 import pytest
 
 from imgsim_assets.compute import memory
-from imgsim_assets.compute.memory import DEFAULT_BUDGET, memory_budget, use_memory_budget
+from imgsim_assets.compute.memory import (
+    DEFAULT_BUDGET,
+    memory_budget,
+    return_freed_memory,
+    use_memory_budget,
+)
 from imgsim_assets.compute.settings import ComputeSettings
 from imgsim_assets.compute.tasks import use_compute
 from imgsim_assets.storage.store import Store
@@ -59,3 +64,9 @@ def test_declared_budget_holds_while_tasks_run() -> None:
 def test_too_small_a_budget_is_refused() -> None:
     with pytest.raises(ValueError, match="memory budget"), use_memory_budget(1):
         pass
+
+
+def test_another_c_library_keeps_its_freed_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ctypes.CDLL", lambda _: object())
+
+    return_freed_memory()

@@ -56,3 +56,10 @@ def test_proposed_limit_leaves_out_every_named_image() -> None:
     assert named[0].startswith("image 0 of item 'a' is an image of 5 of 5 items of other")
     assert named[2] == "1 more images of more than half of the items"
     assert fix.endswith("set max_shared: 2")
+
+
+def test_items_that_share_no_image_are_compared_as_they_are() -> None:
+    items = _items("1", "2", "3")
+
+    assert compared(items, ComparisonSettings(max_shared=1)) is items
+    assert compared(_items("1X", "2X"), ComparisonSettings(max_shared=1)).images.all().height == 2
