@@ -52,6 +52,7 @@ from imgsim_assets.similarity.same_items import judged_matches, same_recipe
 from imgsim_assets.similarity.threshold import auto_threshold
 from imgsim_assets.storage.commit import Commit, PendingCommit
 from imgsim_assets.storage.digest import rows_digest
+from imgsim_assets.storage.row_blocks import RowBlocks
 from imgsim_assets.storage.store import Store
 
 _RECIPE, _COPIES = "recipe", "copies_recipe"
@@ -160,14 +161,19 @@ class EvaluationStage:
         images = images.head(_MAX_IMAGES)
         labels = self._labels(images) if self._settings.label else None
         evidence, budget = self._settings.evidence, self._settings.false_matches
-        same = same_recipe(judged_matches(self._store, keys), evidence=evidence)
+        same = same_recipe(judged_matches(self._store, RowBlocks.of(keys)), evidence=evidence)
         recipe = _recipe(embeddings.properties[FINGERPRINT], keys, labels, self._settings, same)
         newest = self._table.latest()
         if newest is not None and not self._table.verify_checksums(newest):
             newest = None
         if newest is not None and newest.properties[_RECIPE] == recipe:
             stored = find_calibration(
-                self._store, self._name, embeddings, keys, budget, evidence=evidence
+                self._store,
+                self._name,
+                embeddings,
+                RowBlocks.of(keys),
+                budget,
+                evidence=evidence,
             )
             if stored is not None:
                 return self._evaluation(newest, stored, started, changed=False)

@@ -31,7 +31,9 @@ from imgsim_assets.similarity.nearest_others import NearestOthers, nearest_other
 from imgsim_assets.similarity.orientations import TurnedCatalogs
 from imgsim_assets.similarity.same_items import AlignedImages, judged_matches, same_recipe
 from imgsim_assets.storage.commit import Commit, PendingCommit
-from imgsim_assets.storage.digest import rows_digest
+from imgsim_assets.storage.digest import RowsDigest
+from imgsim_assets.storage.row_blocks import RowBlocks
+from imgsim_assets.storage.sorted_rows import sorted_rows
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import Table
 
@@ -141,7 +143,7 @@ def find_calibration(
     store: Store,
     name: str,
     embeddings: Commit,
-    keys: pl.DataFrame,
+    keys: RowBlocks,
     budget: float,
     *,
     evidence: bool = False,
@@ -204,7 +206,7 @@ def calibrate(
         store,
         name,
         embeddings,
-        items.keys,
+        items.images,
         budget,
         evidence=evidence,
         max_changed=max_changed,
@@ -232,11 +234,11 @@ def measure(
     )
     latest = table.latest()
     stored = _read(table, latest, embeddings)
-    judged = judged_matches(store, items.keys)
+    judged = judged_matches(store, items.images)
     aligned = AlignedImages(store, known_evidence(store, table, latest)) if evidence else None
     in_all = turned.turned(name, embeddings, items) if turned is not None else None
     others = nearest_others(items, judged, in_all, aligned)
-    recipe = _recipe(embeddings, items.keys, budget, same_recipe(judged, evidence=evidence))
+    recipe = _recipe(embeddings, items.images, budget, same_recipe(judged, evidence=evidence))
     if stored is not None and stored.commit.properties[_RECIPE] == recipe:
         return _calibration(name, stored.commit, stored.rows, changed=False), others
     rows = _measured_rows(others, budget)
@@ -250,7 +252,7 @@ def measure(
         _DIFFERENT: others.clusters,
         _FORMAT: _VERSION,
     }
-    files = [table.write_rows(rows), table.write_rows(_images(items.keys), role=_IMAGES)]
+    files = [table.write_rows(rows), table.write_rows(_images(items.images), role=_IMAGES)]
     if aligned is not None:
         properties[EVIDENCE_RULE] = {EVIDENCE_FINGERPRINT: evidence_fingerprint()}
         files.append(table.write_rows(aligned.compared, role=EVIDENCE))
@@ -279,8 +281,9 @@ def _is_kept(stored: _Stored, others: NearestOthers, measured: pl.DataFrame) -> 
     return both.height > 0 and bool(both.select(inside.all()).item())
 
 
-def _images(keys: pl.DataFrame) -> pl.DataFrame:
-    return keys.select("sha256").unique().sort("sha256")
+def _images(keys: RowBlocks) -> pl.DataFrame:
+    parts = (block for _, block in keys.blocks(["sha256"]))
+    return sorted_rows(parts, pl.Schema({"sha256": pl.String}), ["sha256"]).all()
 
 
 class _Stored(NamedTuple):
@@ -317,10 +320,14 @@ def _calibration(name: str, commit: Commit, rows: pl.DataFrame, *, changed: bool
     )
 
 
-def _recipe(embeddings: Commit, keys: pl.DataFrame, budget: float, same: str) -> str:
+def _recipe(embeddings: Commit, keys: RowBlocks, budget: float, same: str) -> str:
     """A digest of everything that decides a measurement."""
     context = [str(_VERSION), embeddings.properties[FINGERPRINT], repr(budget), same]
-    return rows_digest(keys.select("id", "sha256"), *context)
+    columns = ["id", "sha256"]
+    digest = RowsDigest(len(columns), *context)
+    for _, block in keys.blocks(columns):
+        digest.update(block)
+    return digest.hexdigest()
 
 
 def _changed_fraction(measured: pl.DataFrame, images: pl.DataFrame) -> float:

@@ -85,20 +85,19 @@ def nearest_others(
         aligned: returns those of some pairs of images (left_sha256, right_sha256) that show the
             same. It is asked about the most similar pairs only, until none of them does.
     """
-    ids = items.keys["id"].unique().sort()
-    if not len(ids):
+    if not len(items):
         empty = np.empty((0, DEPTH))
         return NearestOthers(empty, empty.astype(np.int64), np.empty(0, np.int64))
     unique = find_unique_in_blocks(items.blocks)
     vector_of_row = np.empty(len(items), np.int64)
     vector_of_row[unique.rows] = np.repeat(np.arange(len(unique.first)), unique.counts)
     images = pl.DataFrame(
-        {"item": ids.search_sorted(items.keys["id"]), "vector": vector_of_row},
+        {"item": items.numbers, "vector": vector_of_row},
         schema={"item": pl.Int64, "vector": pl.Int64},
     ).unique(maintain_order=True)
     excluded = _pairs_that_share(images)
-    if same is not None:
-        excluded = pl.concat([excluded, _positions(same, ids)]).unique()
+    if same is not None and same.height:
+        excluded = pl.concat([excluded, _positions(same, items.ids)]).unique()
     # An item's own images and those of excluded items may be nearer than any other, and each of
     # the nearest items may take as many places as it has images.
     own = _largest_count(images, "item")
@@ -110,7 +109,7 @@ def nearest_others(
     depth = min(depth, len(vectors) - 1)
     if aligned is None:
         return _Ranking(images, search, depth).rank(excluded)
-    sha256 = items.keys["sha256"].gather(unique.first)
+    sha256 = items.images.gather(unique.first, ["sha256"])["sha256"]
     with scratch_folder() as folder:
         ranking = _Ranking(images, search, depth, folder)
         return _without_aligned(ranking, images, excluded, sha256, aligned)
@@ -245,7 +244,7 @@ def _rank_others(
         images: item and vector of the images of these items.
         lists: the neighbors of their vectors.
         excluded: item and other of pairs that are left out.
-        clusters: item and vector, the first one of each item of the catalog.
+        clusters: item and vector, the first one of each item of the catalog, by item from 0.
         carriers: item and vector of the first items that have a vector.
     """
     pairs = (
@@ -253,7 +252,7 @@ def _rank_others(
         .join(carriers.rename({"item": "other", "vector": "other_vector"}), on="other_vector")
         .filter(pl.col("item") != pl.col("other"))
         .join(excluded, on=["item", "other"], how="anti")
-        .join(clusters.rename({"item": "other", "vector": "cluster"}), on="other")
+        .with_columns(cluster=pl.lit(clusters["vector"]).gather("other"))
         .sort(["similarity", *_VECTORS], descending=[True, False, False])
         .unique(["item", "cluster"], keep="first", maintain_order=True)
         .select("item", "cluster", "similarity", *_VECTORS)

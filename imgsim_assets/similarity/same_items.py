@@ -15,13 +15,14 @@ from imgsim_assets.similarity.evidence.compare_pairs import PAIR_SCHEMA, evidenc
 from imgsim_assets.similarity.evidence.pair import evidence_fingerprint
 from imgsim_assets.similarity.evidence.tiers import SIMILAR
 from imgsim_assets.storage.digest import rows_digest
+from imgsim_assets.storage.row_blocks import RowBlocks
 from imgsim_assets.storage.store import Store
 
 _IMAGES = ["left_sha256", "right_sha256"]
 _IDS = ["left_id", "right_id"]
 
 
-def judged_matches(store: Store, keys: pl.DataFrame) -> pl.DataFrame:
+def judged_matches(store: Store, keys: RowBlocks) -> pl.DataFrame:
     """The pairs of items (left_id, right_id) of which people judged two images to be a match.
 
     The latest decision about two images counts, whichever table it is in.
@@ -31,11 +32,14 @@ def judged_matches(store: Store, keys: pl.DataFrame) -> pl.DataFrame:
         keys: the images (id, sha256) of a catalog.
     """
     tables = [store.table(name) for name in store.table_folders(REVIEWS)]
-    decisions = [read_reviews(table, table.latest()) for table in tables]
+    reviews = [read_reviews(table, table.latest()) for table in tables]
+    decisions = pl.concat([empty_reviews(), *reviews])
+    decided = pl.concat([decisions[name] for name in _IMAGES]).unique()
+    is_decided = pl.col("sha256").is_in(decided.implode())
+    of_decided = pl.concat(block.filter(is_decided) for _, block in keys.blocks(["id", "sha256"]))
     left, right = (pl.col(name) for name in _IMAGES)
     latest = (
-        pl.concat([empty_reviews(), *decisions])
-        .filter(pl.all_horizontal(pl.col(_IMAGES).is_in(keys["sha256"].implode())))
+        decisions.filter(pl.all_horizontal(pl.col(_IMAGES).is_in(of_decided["sha256"].implode())))
         .sort("decided_at", "verdict", maintain_order=True)
         .select(
             pl.min_horizontal(left, right).alias(_IMAGES[0]),
@@ -46,7 +50,7 @@ def judged_matches(store: Store, keys: pl.DataFrame) -> pl.DataFrame:
     )
     pairs = latest.filter(pl.col("verdict") == MATCH)
     for image, name in zip(_IMAGES, _IDS, strict=True):
-        items = keys.select(pl.col("id").alias(name), pl.col("sha256").alias(image))
+        items = of_decided.select(pl.col("id").alias(name), pl.col("sha256").alias(image))
         pairs = pairs.join(items, on=image)
     return pairs.filter(pl.col("left_id") != pl.col("right_id")).select(_IDS).unique().sort(_IDS)
 
