@@ -65,7 +65,7 @@ def compared(
         The rows of a join; `source` has all images, and says why some are left out.
     """
     has_one_each = values is None and ignored is None and items.max_images == 1
-    if has_one_each and (settings.max_shared is None or _are_distinct(items.images)):
+    if has_one_each and (settings.max_shared is None or items.images.once(_are_distinct)):
         return items
     if values is not None:
         keys = items.keys.join(values, on="id", how="left", maintain_order="left")
@@ -236,6 +236,8 @@ def _frequent_images(items: Items) -> pl.DataFrame:
 
     Such an image is one of more than half of the items of some block.
     """
+    if items.images.once(_are_distinct):
+        return items.images.read(0, 0)
     of_blocks = []
     for block in items.id_blocks:
         pairs = items.images.read(block.start, block.stop, ["id", "sha256"]).unique()

@@ -67,7 +67,10 @@ def _id_blocks(rows: RowBlocks) -> list[IdBlock]:
     if len(rows) <= MIN_ROWS or (items := _Items.of(rows)) is None:
         return [ALL_IDS._replace(stop=len(rows))]
     starts = [0, *items.cuts()]
-    first = ["", *rows.gather(np.array(starts[1:], np.int64), ["id"])["id"].to_list()]
+    known = dict(zip(items.candidates.tolist(), items.candidate_ids, strict=True))
+    others = np.array([start for start in starts[1:] if start not in known], np.int64)
+    known |= zip(others.tolist(), rows.gather(others, ["id"])["id"].to_list(), strict=True)
+    first = ["", *(known[start] for start in starts[1:])]
     return [
         IdBlock(*block)
         for block in zip(starts, [*starts[1:], len(rows)], first, [*first[1:], None], strict=True)
@@ -80,16 +83,18 @@ class _Items(NamedTuple):
     Attributes:
         begins: (n,) whether the row is the first of its item.
         candidates: rows where a block may end early, ascending.
+        candidate_ids: their ids.
     """
 
     begins: NDArray[np.bool_]
     candidates: NDArray[np.int64]
+    candidate_ids: list[str]
 
     @classmethod
     def of(cls, rows: RowBlocks) -> _Items | None:
         """Those of rows with ascending ids; None for rows in another order."""
         begins = np.empty(len(rows), dtype=bool)
-        candidates = []
+        candidates, candidate_ids = [], []
         last: str | None = None
         for start, block in rows.blocks(["id"]):
             ids = block["id"]
@@ -101,8 +106,9 @@ class _Items(NamedTuple):
             encoded = ids.gather(first).cast(pl.Binary).to_list()
             hashes = np.fromiter(map(zlib.crc32, encoded), np.int64, len(encoded))
             candidates.append(start + first[hashes % MEAN_ROWS == 0])
+            candidate_ids += ids.gather(candidates[-1] - start).to_list()
             last = ids[-1]
-        return cls(begins, np.concatenate(candidates))
+        return cls(begins, np.concatenate(candidates), candidate_ids)
 
     def cuts(self) -> Iterator[int]:
         """The rows where a block begins, but for the first."""
