@@ -312,6 +312,9 @@ class _Search:
             for name in ("read", "rows", "open"):
                 method = timed(getattr(VectorBlocks, name))
                 patches.enter_context(patch.object(VectorBlocks, name, method))
+            # The width of rows is known when they are read.
+            dim = property(timed(vars(VectorBlocks)["dim"].fget))
+            patches.enter_context(patch.object(VectorBlocks, "dim", dim))
             yield
 
     @contextmanager

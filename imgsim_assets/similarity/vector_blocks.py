@@ -198,6 +198,7 @@ class _LazyRows:
     ) -> None:
         self._count, self._parts, self._random_access = count, parts, random_access
         self._key = key or uuid.uuid4().hex
+        self._read_alone = 0
         self._lock = threading.Lock()
         self._stored: StoredRows | None = None
 
@@ -212,7 +213,17 @@ class _LazyRows:
         return self._open().span(start, stop)
 
     def rows(self, numbers: Indices) -> Floats:
+        if self._are_few(numbers):
+            distinct, position = np.unique(numbers, return_inverse=True)
+            return _LazyRows(len(distinct), _FewRows(self, distinct)).rows(position)
         return self._open().rows(numbers)
+
+    def _are_few(self, numbers: Indices) -> bool:
+        """Whether some rows, and those that were read alone before, are a few of all."""
+        if self._stored is not None or not self._random_access or not len(numbers):
+            return False
+        self._read_alone += len(numbers)
+        return _TIMES_FEW * self._read_alone <= self._count
 
     def _open(self) -> StoredRows:
         with self._lock:

@@ -149,6 +149,16 @@ def test_a_few_rows_are_read_without_the_others() -> None:
     assert sorted(parts.read) == [3, 25, 40, 41, 49, 59]
 
 
+def test_rows_with_random_access_are_read_alone_up_to_a_quarter_of_all() -> None:
+    parts = ShuffledParts(ROWS)
+    blocks = VectorBlocks.from_parts(60, parts, random_access=True)
+
+    for numbers, read in (([7, 2, 7], 2), ([9] * 12, 3), ([1], 63), ([5, 6], 63)):
+        chosen = np.array(numbers)
+        assert np.array_equal(blocks.rows(chosen), ROWS[chosen])
+        assert len(parts.read) == read
+
+
 def test_many_rows_are_read_with_the_others_and_once() -> None:
     parts = ShuffledParts(ROWS)
     blocks = VectorBlocks.from_parts(60, parts)
