@@ -28,6 +28,7 @@ _RANKS: Mapping[str, pl.Expr] = {
 _COLUMNS = ["id", "status", IS_LINK, "width", "height", "bytes", "fetched_at"]
 # Where an image is, which `keep` asks for.
 _PATHS = ["url", LOCATION]
+_ROWS_GROUPED = 1 << 17
 
 
 def item_ranks(
@@ -90,11 +91,17 @@ def _facts(ledger: pl.DataFrame, name: str, priority: int, keep: Sequence[str]) 
     """What ranks the items of a catalog, by its images."""
     is_protected = [pl.lit(name in keep), *map(_is_below, keep)]
     has_image = pl.col("status") == OK
-    return ledger.group_by("id").agg(
+    facts = (
         pl.col(IS_LINK).filter(has_image).fill_null(value=False).all(),
         pl.any_horizontal(is_protected).any().alias(PROTECTED),
         pl.lit(priority).alias("catalog_order"),
         *(rank.filter(has_image).min().alias(rule) for rule, rank in _RANKS.items()),
+    )
+    # Grouping takes far more memory than its result, so it is done for some items at a time.
+    count = 1 + ledger.height // _ROWS_GROUPED
+    part = pl.col("id").hash() % count
+    return pl.concat(
+        ledger.filter(part == number).group_by("id").agg(facts) for number in range(count)
     )
 
 

@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 
 from imgsim_assets.download.ledger.table import ledger_frame, ledger_table
+from imgsim_assets.similarity import canonical
 from imgsim_assets.similarity.canonical import PROTECTED
 from imgsim_assets.similarity.items import LEFT_OUT, Items
 from imgsim_assets.similarity.ranked_images import ranked_images
@@ -21,6 +22,7 @@ def test_images_follow_the_rank_of_their_items_and_their_numbers(
 ) -> None:
     monkeypatch.setattr(row_blocks, "BLOCK_ROWS", size)
     monkeypatch.setattr(stored_rows, "rows_in_memory", lambda: in_memory)
+    monkeypatch.setattr(canonical, "_ROWS_GROUPED", size)
     rng = random.Random(5)
     catalogs, expected = {}, []
     for priority, name in enumerate(["theirs", "ours"]):
