@@ -18,8 +18,9 @@ _UNITS = {
 _NUMBER_AND_UNIT = re.compile(r"\s*(\d+)\s*([A-Za-z]*)\s*")
 _MAX_SHOWN = 100
 
-# Bounds of a number: ge, gt, le and lt.
+# Bounds of a number, by their names in pydantic.
 Bounds = Mapping[str, float]
+_BOUNDS = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
 
 
 def bounds_of(metadata: Iterable[Any]) -> Bounds:
@@ -27,7 +28,7 @@ def bounds_of(metadata: Iterable[Any]) -> Bounds:
     return {
         name: getattr(each, name)
         for each in metadata
-        for name in ("ge", "gt", "le", "lt")
+        for name in _BOUNDS
         if getattr(each, name, None) is not None
     }
 
@@ -62,7 +63,9 @@ def problem(
     choice = _choice(kind, given if value is None else None, context)
     if choice is not None:
         return f"{name} is {choice}"
-    known = bounds_of([_Context(context)]) if bounds is None else bounds
+    known = (
+        {name: context[name] for name in _BOUNDS if name in context} if bounds is None else bounds
+    )
     if kind.startswith(("int_", "float_")) or kind == "finite_number":
         noun = "whole number" if kind.startswith("int_") else "number"
         unit = _unit(error)
@@ -72,13 +75,6 @@ def problem(
         size = "small" if kind.startswith("greater") else "large"
         return f"{name} is too {size}; write {_range(known, 'number')}"
     return str(error["msg"]).removeprefix("Value error, ")
-
-
-class _Context:
-    """The context of an error with the attributes of a constraint."""
-
-    def __init__(self, context: Mapping[str, Any]) -> None:
-        self.__dict__.update(context)
 
 
 def _choice(kind: str, given: Any, context: Mapping[str, Any]) -> str | None:
@@ -136,6 +132,5 @@ def _is_within(number: float, bounds: Bounds) -> bool:
 def _range(bounds: Bounds, noun: str) -> str:
     if bounds.keys() == {"ge", "le"}:
         return f"{bounds['ge']:.15g} to {bounds['le']:.15g}"
-    words = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
-    limits = [f"{words[name]} {bounds[name]:.15g}" for name in words if name in bounds]
+    limits = [f"{_BOUNDS[name]} {bounds[name]:.15g}" for name in _BOUNDS if name in bounds]
     return f"a {noun} of {' and '.join(limits)}" if limits else f"a {noun}"
