@@ -16,7 +16,7 @@ from imgsim_assets.similarity.neighbor_lists import CachedNeighborLists
 from imgsim_assets.similarity.reusable_lists import COMPLETE, LIST_SCHEMA
 from imgsim_assets.storage.commit import ROWS, Commit, DataFile, PendingCommit
 from imgsim_assets.storage.id_blocks import ALL_IDS, IdBlock, id_blocks
-from imgsim_assets.storage.row_blocks import RowBlocks, matched_blocks
+from imgsim_assets.storage.row_blocks import RowBlocks, ids_ascend, matched_blocks
 from imgsim_assets.storage.table import Table
 
 LEFT_ITEMS = "left_items"
@@ -333,13 +333,20 @@ def _is_renumbered(before: RowBlocks | None, now: RowBlocks) -> bool:
         return True
     if before.equals(now):
         return False
-    image = ["id", "sha256"]
+    one_each = ids_ascend(before) and ids_ascend(now)
     return any(
-        rows.join(others, on=[*image, "image"], how="anti")
-        .join(others, on=image, how="semi")
-        .height
-        for sides in matched_blocks(before, now, "id")
-        for rows, others in (sides, sides[::-1])
+        _has_renumbered(*sides, one_each=one_each) for sides in matched_blocks(before, now, "id")
+    )
+
+
+def _has_renumbered(before: pl.DataFrame, now: pl.DataFrame, *, one_each: bool) -> bool:
+    """`_is_renumbered` of all images of some items; `one_each`: these have one image each."""
+    image, number = ["id", "sha256"], "image"
+    if one_each and all(before[name].equals(now[name]) for name in ("id", number)):
+        return False
+    return any(
+        rows.join(others, on=[*image, number], how="anti").join(others, on=image, how="semi").height
+        for rows, others in ((before, now), (now, before))
     )
 
 

@@ -346,7 +346,17 @@ def among(rows: RowBlocks, others: RowBlocks) -> NDArray[np.bool_]:
     mask = np.zeros(len(rows), dtype=bool)
     start = 0
     for some, of_others in matched_blocks(rows, others, "id"):
-        found = some.with_row_index("row").join(of_others, on=some.columns, how="semi")["row"]
-        mask[start + found.to_numpy()] = True
+        mask[start : start + some.height] = _among(some, of_others)
         start += some.height
+    return mask
+
+
+def _among(rows: pl.DataFrame, others: pl.DataFrame) -> NDArray[np.bool_]:
+    if rows["id"].equals(others["id"]):
+        # Keys differ, so a row can be equal to the one in its place only.
+        same = (pl.col(name).eq_missing(others[name]) for name in rows.columns)
+        return rows.select(pl.all_horizontal(same)).to_series().to_numpy()
+    found = rows.with_row_index("row").join(others, on=rows.columns, how="semi")["row"]
+    mask = np.zeros(rows.height, dtype=bool)
+    mask[found.to_numpy()] = True
     return mask

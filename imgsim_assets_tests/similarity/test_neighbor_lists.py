@@ -26,12 +26,14 @@ from imgsim_assets.similarity.join_spec import JoinSpec
 from imgsim_assets.similarity.knn import nearest
 from imgsim_assets.similarity.neighbor_lists import (
     CachedNeighborLists,
+    among,
     neighbor_lists,
     top_pairs,
     with_rank,
 )
 from imgsim_assets.similarity.reusable_lists import LIST_SCHEMA, SCHEMA
 from imgsim_assets.similarity.vector_blocks import VectorBlocks
+from imgsim_assets.storage.row_blocks import RowBlocks
 from imgsim_assets_tests.support.blocks import ShuffledParts, small_blocks
 from imgsim_assets_tests.support.vectors import (
     constant,
@@ -353,6 +355,28 @@ def test_pair_behind_the_end_of_a_truncated_list_is_not_its_next() -> None:
     # r11 is new, but r05 to r10 come before it and were cut off.
     assert after["right_id"].to_list() == ids[1:5]
     assert top_pairs(at_last, spec)["right_id"].to_list() == ["r05"]
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    images=st.lists(
+        st.dictionaries(st.sampled_from("abcdef"), st.sampled_from(["1", "2"])),
+        min_size=2,
+        max_size=2,
+    )
+)
+def test_rows_are_among_others_of_the_same_key_and_image(images: list[dict[str, str]]) -> None:
+    rows, others = (
+        pl.DataFrame(
+            sorted(side.items()), schema={"id": pl.String, "sha256": pl.String}, orient="row"
+        )
+        for side in images
+    )
+
+    with small_blocks():
+        found = among(RowBlocks.of(rows), RowBlocks.of(others))
+
+    assert found.tolist() == [images[1].get(key) == image for key, image in rows.rows()]
 
 
 def test_empty_list_may_receive_more_pairs_than_it_holds() -> None:
