@@ -33,8 +33,9 @@ class VectorFile:
         self._file = os.dup(file)
         weakref.finalize(self, os.close, self._file)
         self._width, self._dim = 4 * dim, dim
-        # Four bytes a vector, since a run of a million keeps them.
-        self._names = names.astype(np.uint32)
+        # Four bytes a vector suffice for most, and a run keeps them.
+        is_small = names.max(initial=0) <= np.iinfo(np.uint32).max
+        self._names = names.astype(np.uint32) if is_small else names
         self._offsets = offsets
 
     def parts(self, chosen: Indices | None = None) -> Iterator[tuple[Indices, Floats]]:

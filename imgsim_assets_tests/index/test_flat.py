@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +51,31 @@ def test_parts_have_the_vectors_of_their_entries(
     for positions, part in parts:
         np.testing.assert_array_equal(part, expected[positions])
     np.testing.assert_array_equal(index.vectors(), expected)
+
+
+@pytest.mark.parametrize("nprobe", [None, 2])
+def test_chosen_vectors_are_read_without_the_index(
+    vectors: VectorTable, monkeypatch: pytest.MonkeyPatch, nprobe: int | None
+) -> None:
+    content = {(f"item-{row:02d}", 0): (row * 7) % 40 for row in range(40)}
+    index = updated(None, vectors, content, nprobe)
+    file, expected = index.vector_file(), index.vectors()
+    del index
+    read = []
+    preadv = os.preadv
+
+    def noted(descriptor: int, buffers: list[memoryview], offset: int) -> int:
+        read.append(sum(buffer.nbytes for buffer in buffers))
+        return preadv(descriptor, buffers, offset)
+
+    monkeypatch.setattr(os, "preadv", noted)
+    chosen = np.array([3, 4, 31])
+    parts = list(file.parts(chosen))
+
+    positions = np.concatenate([positions for positions, _ in parts])
+    assert sorted(positions.tolist()) == chosen.tolist()
+    np.testing.assert_array_equal(np.concatenate([part for _, part in parts]), expected[positions])
+    assert sum(read) == 3 * 4 * DIM
 
 
 def test_search_pads_missing_results(vectors: VectorTable) -> None:
