@@ -64,6 +64,8 @@ def main() -> None:
     for rows in options.rows:
         with tempfile.TemporaryDirectory() as folder:
             in_process(processes, _fill, Path(folder), rows, options.dim)
+            if "build" not in options.steps:
+                in_process(processes, _measured, Path(folder), "build")
             size = 4 * rows * options.dim
             for step in options.steps:
                 if step == UPDATE:

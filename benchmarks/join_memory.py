@@ -73,6 +73,8 @@ def main() -> None:
             in_process(processes, _fill, Path(folder), rows, options.dim)
             block = 4 * options.dim * min(vector_blocks.MAX_BLOCK_ROWS, rows)
             size = 4 * options.dim * rows
+            if "build" not in options.steps:
+                in_process(processes, _build, Path(folder))
             steps = [_CUT if options.cut and step == _WHOLE else step for step in options.steps]
             for step in steps:
                 if step == UPDATE:
@@ -93,6 +95,10 @@ def _fill(folder: Path, rows: int, dim: int) -> None:
     fill_with_ledger(store, MANY, rows, dim)
     fill_catalog(store, "few", _FEW, dim, seed=1)
     IndexStage(store, "few").run()
+
+
+def _build(folder: Path) -> None:
+    IndexStage(Store.open(folder), MANY).run()
 
 
 def _peak_of(folder: Path, step: str, neighbors: int, budget: int) -> Peak:

@@ -94,7 +94,9 @@ def nearest_others(
     images = pl.DataFrame(
         {"item": items.numbers, "vector": vector_of_row},
         schema={"item": pl.Int64, "vector": pl.Int64},
-    ).unique(maintain_order=True)
+    )
+    if items.max_images > 1:
+        images = images.unique(maintain_order=True)
     excluded = _pairs_that_share(images)
     if same is not None and same.height:
         excluded = pl.concat([excluded, _positions(same, items.ids)]).unique()
@@ -158,8 +160,8 @@ class _Ranking:
         folder: Path | None = None,
     ) -> None:
         self._images, self._search, self._depth, self._folder = images, search, depth, folder
-        self._clusters = images.group_by("item").agg(pl.col("vector").min()).sort("item")
-        self._carriers = images.group_by("vector", maintain_order=True).head(_MAX_SHARED)
+        self._clusters = _first_vectors(images)
+        self._carriers = _first_items(images)
         self._blocks = self._in_blocks()
 
     def rank(self, excluded: pl.DataFrame, aligned: pl.DataFrame | None = None) -> NearestOthers:
@@ -310,6 +312,25 @@ def _positions(pairs: pl.DataFrame, ids: pl.Series) -> pl.DataFrame:
     return pl.concat([numbered, swapped])
 
 
+def _first_vectors(images: pl.DataFrame) -> pl.DataFrame:
+    """The first vector of each item, of images by item."""
+    item = images["item"].to_numpy()
+    begins = np.flatnonzero(np.diff(item, prepend=-1))
+    first = np.minimum.reduceat(images["vector"].to_numpy(), begins)
+    return pl.DataFrame({"item": item[begins], "vector": first})
+
+
+def _first_items(images: pl.DataFrame) -> pl.DataFrame:
+    """Item and vector of the first items of each vector, few of each."""
+    vector = images["vector"].to_numpy()
+    order = np.argsort(vector, kind="stable")
+    vector = vector[order]
+    position = np.arange(len(vector)) - np.searchsorted(vector, vector)
+    is_first = position < _MAX_SHARED
+    item = images["item"].to_numpy()[order[is_first]]
+    return pl.DataFrame({"item": item, "vector": vector[is_first]})
+
+
 def _largest_count(frame: pl.DataFrame, column: str) -> int:
     """The most rows with one value; 0 without rows."""
-    return int(frame[column].value_counts()["count"].max() or 0) if frame.height else 0  # type: ignore[arg-type]
+    return int(np.bincount(frame[column].to_numpy()).max()) if frame.height else 0

@@ -105,7 +105,7 @@ def test_updated_results_equal_those_of_a_rebuild_with_the_same_lists(
 def _kept_lists(table: Table) -> list[InvertedLists]:
     """The lists of a result, in the order in which they are trained."""
     files = [file for file in _commit(table).files if "nprobe" in file.metadata]
-    files.sort(key=lambda file: file.role != CENTROIDS)
+    files.sort(key=lambda file: file.role == CENTROIDS)
     return [
         InvertedLists(table.read_file(file)["centroid"].to_numpy(), file.metadata["nprobe"])
         for file in files
