@@ -11,6 +11,7 @@ import uuid
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain
 from typing import Any, Protocol
 
@@ -86,7 +87,8 @@ class VectorBlocks:
 
     def open(self) -> None:
         """Read the vectors now, where they would be read when a row is asked for."""
-        _ = self.dim
+        if isinstance(self._stored, _LazyRows):
+            self._stored.open()
 
     def blocks(self) -> Iterator[tuple[int, Floats]]:
         """All rows in blocks: the number of the first, and the vectors."""
@@ -169,6 +171,8 @@ def cosines(left: VectorBlocks, right: VectorBlocks, i: Indices, j: Indices) -> 
     At most 32 MiB of vectors are in memory at once.
     """
     found = np.empty(len(i))
+    if not len(i):
+        return found
     step = max(1, _MAX_PAIR_BYTES // (8 * max(1, left.dim)))
     for start in range(0, len(i), step):
         part = slice(start, start + step)
@@ -207,16 +211,24 @@ class _LazyRows:
 
     @property
     def dim(self) -> int:
-        return self._open().dim if self._count else 0
+        if not self._count:
+            return 0
+        is_alone = self._stored is None and self._random_access
+        return self._dim_of_first if is_alone else self.open().dim
+
+    @cached_property
+    def _dim_of_first(self) -> int:
+        _, vectors = next(self._parts(np.zeros(1, np.int64)))
+        return int(vectors.shape[1])
 
     def span(self, start: int, stop: int) -> Floats:
-        return self._open().span(start, stop)
+        return self.open().span(start, stop)
 
     def rows(self, numbers: Indices) -> Floats:
         if self._are_few(numbers):
             distinct, position = np.unique(numbers, return_inverse=True)
             return _LazyRows(len(distinct), _FewRows(self, distinct)).rows(position)
-        return self._open().rows(numbers)
+        return self.open().rows(numbers)
 
     def _are_few(self, numbers: Indices) -> bool:
         """Whether some rows, and those that were read alone before, are a few of all."""
@@ -225,7 +237,8 @@ class _LazyRows:
         self._read_alone += len(numbers)
         return _TIMES_FEW * self._read_alone <= self._count
 
-    def _open(self) -> StoredRows:
+    def open(self) -> StoredRows:
+        """The rows, which are read unless they have been."""
         with self._lock:
             if self._stored is None:
                 self._stored = _filled(self._count, self._parts() if self._count else iter(()))

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from imgsim_assets.errors import describe_error
 from imgsim_assets.similarity import vector_blocks
 from imgsim_assets.similarity.cosine import Indices
-from imgsim_assets.similarity.vector_blocks import Part, VectorBlocks
+from imgsim_assets.similarity.vector_blocks import Part, VectorBlocks, cosines
 from imgsim_assets_tests.support.blocks import ShuffledParts, small_blocks
 
 ROWS = np.random.default_rng(0).standard_normal((60, 5)).astype(np.float32)
@@ -157,6 +157,28 @@ def test_rows_with_random_access_are_read_alone_up_to_a_quarter_of_all() -> None
         chosen = np.array(numbers)
         assert np.array_equal(blocks.rows(chosen), ROWS[chosen])
         assert len(parts.read) == read
+
+
+def test_width_of_rows_with_random_access_is_that_of_one_row() -> None:
+    def parts(rows: Indices | None = None) -> Iterator[Part]:
+        assert rows is not None
+        asked.append(rows.tolist())
+        yield rows, ROWS[rows]
+
+    asked: list[list[int]] = []
+    blocks = VectorBlocks.from_parts(60, parts, random_access=True)
+
+    assert (blocks.dim, blocks.take(np.array([3, 4])).dim) == (5, 5)
+    assert asked == [[0]]
+
+
+def test_cosines_of_no_pairs_read_no_vectors() -> None:
+    parts = ShuffledParts(ROWS)
+    none = np.empty(0, np.int64)
+    lazy = VectorBlocks.from_parts(60, parts)
+
+    assert len(cosines(lazy, lazy, none, none)) == 0
+    assert parts.read == []
 
 
 def test_many_rows_are_read_with_the_others_and_once() -> None:
