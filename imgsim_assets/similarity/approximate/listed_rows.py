@@ -78,7 +78,7 @@ class ListedRows:
             values = pl.DataFrame({VALUE: distinct, "number": np.arange(len(distinct))})
         of_rows = _of_values(assigned.right, side.value, values, len(assigned.lists))
         rows = np.argsort(of_rows, kind="stable")
-        numbers, first = np.unique(of_rows[rows], return_index=True)
+        numbers, first = np.unique(of_rows[rows].astype(np.int64), return_index=True)
         vectors = None
         if not read_once:
             position = np.empty_like(rows)

@@ -14,7 +14,7 @@ from imgsim_assets.similarity.approximate import kmeans, list_join, training
 from imgsim_assets.similarity.approximate.assigned import AssignedSides
 from imgsim_assets.similarity.approximate.list_join import join_in_lists
 from imgsim_assets.similarity.approximate.listed_rows import ListedRows
-from imgsim_assets.similarity.approximate.lists import MAX_LISTS, InvertedLists
+from imgsim_assets.similarity.approximate.lists import MAX_LISTS, InvertedLists, RowLists
 from imgsim_assets.similarity.approximate.training import list_count, trained_lists
 from imgsim_assets.similarity.block_join import Lists, join
 from imgsim_assets.similarity.cosine import Doubles, Floats, Indices, pair_cosines
@@ -212,6 +212,18 @@ def test_more_probes_find_more_of_the_nearest() -> None:
 
 def _pairs(lists: Lists) -> Iterator[tuple[int, int]]:
     return zip(lists.i.tolist(), lists.j.tolist(), strict=True)
+
+
+def test_the_last_of_as_many_lists_as_there_can_be_is_probed() -> None:
+    last = np.array([MAX_LISTS - 1], np.uint16)
+    lists = InvertedLists(np.resize(noise(2, DIM, 1), (MAX_LISTS, DIM)), nprobe=1)
+    right = AssignedSides(lists, RowLists(last, last[:, None]), last)
+    listed = ListedRows.of(_side(noise(1, DIM, 2)), right)
+    left = RowLists(np.array([0, *last], np.uint16), np.array([[0], [MAX_LISTS - 1]], np.uint16))
+
+    probed = listed.are_probed(_side(noise(2, DIM, 3)), left)
+
+    assert probed.tolist() == [False, True]
 
 
 def test_the_number_of_lists_grows_with_the_root_of_the_rows() -> None:
