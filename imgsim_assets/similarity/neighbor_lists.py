@@ -262,7 +262,8 @@ class _Update:
     @cached_property
     def _changed_side(self) -> JoinSide:
         """The left rows that cached lists cannot be of."""
-        return JoinSide.of(self.left).select(self._changed(0, len(self.left)))
+        side = JoinSide.of(self.left)
+        return side.select(self._changed(0, len(side))) if self.stays.any() else side
 
     @cached_property
     def _references(self) -> References | ListedRows:

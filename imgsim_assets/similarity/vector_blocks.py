@@ -19,6 +19,7 @@ import numpy as np
 
 from imgsim_assets.compute.memory import block_bytes, vectors_in_memory
 from imgsim_assets.similarity.cosine import Doubles, Floats, Indices, pair_cosines
+from imgsim_assets.similarity.row_numbers import RowNumbers, compact
 from imgsim_assets.similarity.stored_rows import MemoryRows, ScratchRows, StoredRows
 
 # Row numbers (p,) and their vectors (p, d): some rows of many.
@@ -49,9 +50,10 @@ class VectorBlocks:
     unpickles it reads them again.
     """
 
-    def __init__(self, stored: StoredRows, rows: Indices | range | None = None) -> None:
+    def __init__(self, stored: StoredRows, rows: RowNumbers | range | None = None) -> None:
         self._stored = stored
-        self._rows = range(len(stored)) if rows is None else rows
+        chosen = range(len(stored)) if rows is None else rows
+        self._rows = chosen if isinstance(chosen, range) else compact(chosen)
 
     @classmethod
     def of(cls, vectors: Floats) -> VectorBlocks:
@@ -116,7 +118,7 @@ class VectorBlocks:
         rows = self._rows[start:stop]
         if isinstance(rows, range):
             return self._stored.span(rows.start, rows.stop)
-        return self._stored.rows(rows)
+        return self._stored.rows(rows.astype(np.int64))
 
     def rows(self, numbers: Indices) -> Floats:
         """Some rows (p,), in any order."""
@@ -153,7 +155,7 @@ class VectorBlocks:
             numbers = np.arange(self._rows.start, self._rows.stop)
             return self._stored.unread(None if is_all else numbers)
         order = np.argsort(self._rows, kind="stable")
-        numbers = self._rows[order]
+        numbers = self._rows[order].astype(np.int64)
         if not (np.diff(numbers) > 0).all():
             return None
         parts = self._stored.unread(numbers)
@@ -162,7 +164,7 @@ class VectorBlocks:
     def _stored_numbers(self, numbers: Indices) -> Indices:
         if isinstance(self._rows, range):
             return numbers + self._rows.start if self._rows.start else numbers
-        return self._rows[numbers]
+        return self._rows[numbers].astype(np.int64)
 
 
 def cosines(left: VectorBlocks, right: VectorBlocks, i: Indices, j: Indices) -> Doubles:

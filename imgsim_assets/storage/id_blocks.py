@@ -53,9 +53,10 @@ ALL_IDS = IdBlock(0, 0, "", None)
 
 
 def id_blocks(rows: RowBlocks) -> list[IdBlock]:
-    """The blocks of rows with ascending ids, at least one; rows of one item are in one block.
+    """The blocks of rows, at least one; the rows of an item follow each other, and are in one block.
 
-    Rows in another order are one block.
+    Of rows in another order than that of ids, a block has the first id that it is named by, but not
+    the range of ids: only `start` and `stop` say what is in it.
 
     Args:
         rows: with the column id.
@@ -64,8 +65,9 @@ def id_blocks(rows: RowBlocks) -> list[IdBlock]:
 
 
 def _id_blocks(rows: RowBlocks) -> list[IdBlock]:
-    if len(rows) <= MIN_ROWS or (items := _Items.of(rows)) is None:
+    if len(rows) <= MIN_ROWS:
         return [ALL_IDS._replace(stop=len(rows))]
+    items = _Items.of(rows)
     starts = [0, *items.cuts()]
     known = dict(zip(items.candidates.tolist(), items.candidate_ids, strict=True))
     others = np.array([start for start in starts[1:] if start not in known], np.int64)
@@ -91,15 +93,13 @@ class _Items(NamedTuple):
     candidate_ids: list[str]
 
     @classmethod
-    def of(cls, rows: RowBlocks) -> _Items | None:
-        """Those of rows with ascending ids; None for rows in another order."""
+    def of(cls, rows: RowBlocks) -> _Items:
+        """Those of rows of which those of an item follow each other."""
         begins = np.empty(len(rows), dtype=bool)
         candidates, candidate_ids = [], []
         last: str | None = None
         for start, block in rows.blocks(["id"]):
             ids = block["id"]
-            if not ids.is_sorted() or (last is not None and ids[0] < last):
-                return None
             of_block = begins_item(ids, last)
             begins[start : start + len(ids)] = of_block
             first = np.flatnonzero(of_block)

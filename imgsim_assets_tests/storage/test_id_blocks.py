@@ -56,5 +56,27 @@ def test_many_images_of_one_item_are_one_block() -> None:
     ]
 
 
-def test_rows_in_another_order_are_one_block() -> None:
-    assert id_blocks(_rows(LARGE.reverse())) == [IdBlock(0, len(IDS), "", None)]
+def test_rows_in_another_order_have_blocks_of_their_own() -> None:
+    rows = _rows(LARGE.reverse())
+    blocks = id_blocks(rows)
+    sizes = [block.stop - block.start for block in blocks]
+
+    assert len(sizes) > 3
+    assert all(MIN_ROWS <= size <= MAX_ROWS for size in sizes[:-1])
+    assert [block.start for block in blocks[1:]] == [block.stop for block in blocks[:-1]]
+    assert [block.after for block in blocks] == [*(block.first for block in blocks[1:]), None]
+    firsts = [rows.read(block.start, block.start + 1)["id"][0] for block in blocks]
+    assert [block.first for block in blocks[1:]] == firsts[1:]
+
+
+@pytest.mark.parametrize("change", ["added", "removed"])
+def test_one_item_changes_few_blocks_of_rows_in_another_order(change: str) -> None:
+    order = IDS[::-1]
+    changed = [*order[:30_000], "other", *order[30_000:]] if change == "added" else order[1:]
+
+    before, after = (
+        {(block.first, block.after) for block in id_blocks(_rows(pl.Series(ids)))}
+        for ids in (order, changed)
+    )
+
+    assert len(before - after) <= 2

@@ -19,6 +19,7 @@ from imgsim_assets.similarity.approximate.lists import Numbers, RowLists
 from imgsim_assets.similarity.cosine import Floats, Indices, UnitRows, unit_rows
 from imgsim_assets.similarity.items import VALUE
 from imgsim_assets.similarity.join_side import JoinSide
+from imgsim_assets.similarity.row_numbers import RowNumbers, compact
 from imgsim_assets.similarity.vector_blocks import Part, VectorBlocks, chosen_parts
 
 # Numbers of lists; where they are lists of values, negative ones have no rows.
@@ -58,7 +59,7 @@ class ListedRows:
     side: JoinSide
     assigned: AssignedSides
     vectors: VectorBlocks | None
-    rows: Indices
+    rows: RowNumbers
     numbers: ListNumbers
     start: Indices
     values: pl.DataFrame | None
@@ -77,12 +78,14 @@ class ListedRows:
             distinct = side.value.unique().sort()
             values = pl.DataFrame({VALUE: distinct, "number": np.arange(len(distinct))})
         of_rows = _of_values(assigned.right, side.value, values, len(assigned.lists))
-        rows = np.argsort(of_rows, kind="stable")
-        numbers, first = np.unique(of_rows[rows].astype(np.int64), return_index=True)
+        rows = compact(np.argsort(of_rows, kind="stable"))
+        in_order = of_rows[rows]
+        first = np.flatnonzero(np.append(True, in_order[1:] != in_order[:-1])[: len(rows)])
+        numbers = in_order[first].astype(np.int64)
         vectors = None
         if not read_once:
             position = np.empty_like(rows)
-            position[rows] = np.arange(len(rows))
+            position[rows] = np.arange(len(rows), dtype=rows.dtype)
             vectors = VectorBlocks.from_parts(len(side), _Reordered(side.vectors, position))
         return cls(side, assigned, vectors, rows, numbers, np.append(first, len(rows)), values)
 
@@ -119,7 +122,7 @@ class ListedRows:
         """The rows of ranges: of lists (p,), with the first row and the end of each."""
         start = np.append(0, np.cumsum(last - first))
         positions = np.concatenate([np.arange(a, b) for a, b in zip(first, last, strict=True)])
-        rows = self.rows[positions]
+        rows = self.rows[positions].astype(np.int64)
         unit = unit_rows(self._read(positions, rows), "vectors")
         return ListChunk(unit, rows, self.numbers[lists], start)
 
@@ -168,7 +171,7 @@ class _Reordered:
     """Reads rows into other positions (m,)."""
 
     source: VectorBlocks
-    position: Indices
+    position: RowNumbers
 
     def __call__(self, rows: Indices | None = None) -> Iterator[Part]:
         # No block is kept while the next one is read.
@@ -176,4 +179,4 @@ class _Reordered:
 
     def _part(self, block: tuple[int, Floats]) -> Part:
         first, rows = block
-        return self.position[first : first + len(rows)], rows
+        return self.position[first : first + len(rows)].astype(np.int64), rows
