@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import polars as pl
@@ -13,7 +13,7 @@ from imgsim_assets.download.ledger.table import ledger_table, with_all_columns
 from imgsim_assets.download.status import OK
 from imgsim_assets.errors import StoreError
 from imgsim_assets.storage.gc import LOCATION
-from imgsim_assets.storage.row_blocks import RowBlocks
+from imgsim_assets.storage.row_blocks import RowBlocks, begins_item
 from imgsim_assets.storage.store import Store
 
 PROTECTED = "protected"
@@ -69,15 +69,13 @@ def item_ranks(
     ranked = []
     for name, of_catalog in images.items():
         prefix = "" if separator is None else f"{name}{separator}"
-        rows = of_catalog.read(0, len(of_catalog), columns)
-        if not has_targets:
-            rows = rows.unique(maintain_order=True)
-        ranked.append(
-            rows.join(facts.pop(name), on="id", how="left", maintain_order="left").with_columns(
-                (pl.lit(prefix) + pl.col("id")).alias("id"),
-                pl.col(IS_LINK, PROTECTED).fill_null(value=False),
+        for block in _with_facts(of_catalog, columns, facts.pop(name)):
+            ranked.append(
+                block.with_columns(
+                    (pl.lit(prefix) + pl.col("id")).alias("id"),
+                    pl.col(IS_LINK, PROTECTED).fill_null(value=False),
+                )
             )
-        )
     rows = pl.concat(ranked)
     if not has_targets:
         return rows
@@ -103,6 +101,23 @@ def _facts(ledger: pl.DataFrame, name: str, priority: int, keep: Sequence[str]) 
     return pl.concat(
         ledger.filter(part == number).group_by("id").agg(facts) for number in range(count)
     )
+
+
+def _with_facts(
+    images: RowBlocks, columns: Sequence[str], facts: pl.DataFrame
+) -> Iterator[pl.DataFrame]:
+    """The images of a catalog by blocks, with what ranks their items; without sha256, the items."""
+    facts = facts.sort("id")
+    last: str | None = None
+    for _, block in images.blocks(columns):
+        if not block.height:
+            yield block.join(facts.clear(), on="id", how="left")
+            continue
+        ids, last_before, last = block["id"], last, block["id"][-1]
+        rows = block if "sha256" in columns else block.filter(begins_item(ids, last_before))
+        first = facts["id"].search_sorted(ids.min(), "left")
+        stop = facts["id"].search_sorted(ids.max(), "right")
+        yield rows.join(facts[first:stop], on="id", how="left", maintain_order="left")
 
 
 def canonical_order(ranks: pl.DataFrame, rules: Sequence[str]) -> NDArray[np.int64]:
