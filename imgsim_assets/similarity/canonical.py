@@ -69,13 +69,13 @@ def item_ranks(
     ranked = []
     for name, of_catalog in images.items():
         prefix = "" if separator is None else f"{name}{separator}"
-        for block in _with_facts(of_catalog, columns, facts.pop(name)):
-            ranked.append(
-                block.with_columns(
-                    (pl.lit(prefix) + pl.col("id")).alias("id"),
-                    pl.col(IS_LINK, PROTECTED).fill_null(value=False),
-                )
+        ranked += [
+            block.with_columns(
+                (pl.lit(prefix) + pl.col("id")).alias("id"),
+                pl.col(IS_LINK, PROTECTED).fill_null(value=False),
             )
+            for block in _with_facts(of_catalog, columns, facts.pop(name))
+        ]
     rows = pl.concat(ranked)
     if not has_targets:
         return rows
@@ -115,8 +115,8 @@ def _with_facts(
             continue
         ids, last_before, last = block["id"], last, block["id"][-1]
         rows = block if "sha256" in columns else block.filter(begins_item(ids, last_before))
-        first = facts["id"].search_sorted(ids.min(), "left")
-        stop = facts["id"].search_sorted(ids.max(), "right")
+        first = facts["id"].search_sorted(str(ids.min()), "left")
+        stop = facts["id"].search_sorted(str(ids.max()), "right")
         yield rows.join(facts[first:stop], on="id", how="left", maintain_order="left")
 
 

@@ -53,7 +53,7 @@ ALL_IDS = IdBlock(0, 0, "", None)
 
 
 def id_blocks(rows: RowBlocks) -> list[IdBlock]:
-    """The blocks of rows, at least one; the rows of an item follow each other, and are in one block.
+    """The blocks of rows, at least one; rows of one item follow each other, and are in one block.
 
     Of rows in another order than that of ids, a block has the first id that it is named by, but not
     the range of ids: only `start` and `stop` say what is in it.
