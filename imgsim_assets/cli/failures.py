@@ -12,7 +12,10 @@ from imgsim_assets.storage.store import Store
 from imgsim_assets.text import counted
 
 _SHOWN = 20
-_SHOWN_COLUMNS = ("id", "image", "url", "stage", "status", "next_retry_at", "detail")
+_SHOWN_COLUMNS = (
+    *("id", "image", "url", "stage", "status", "next_retry_at", "detail"),
+    *("file", "line", "text"),
+)
 
 
 @click.command(

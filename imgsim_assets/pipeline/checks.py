@@ -20,7 +20,7 @@ from imgsim_assets.encoders.known_failures import VECTORS
 from imgsim_assets.encoders.recorded import FINGERPRINT
 from imgsim_assets.encoders.table import embeddings_table
 from imgsim_assets.encoders.vectors import VectorAudit, VectorTable
-from imgsim_assets.errors import StoreError
+from imgsim_assets.errors import CorruptFileError, StoreError
 from imgsim_assets.evaluation.stage import EncoderEvaluation
 from imgsim_assets.index.stage import embedded_images, index_table
 from imgsim_assets.pipeline.settings import CheckSettings
@@ -298,15 +298,21 @@ def result_recall(commit: Commit) -> CheckResult:
 def similarity_drift(table: Table, newest: Commit, maximum: float) -> CheckResult:
     """Similarities are distributed as in the version before; see `similarity.audit.drift`.
 
-    Another encoder, threshold, mode or k changes them intentionally: then nothing is compared.
+    Another encoder, threshold, mode or k changes them intentionally: then nothing is compared. Nor
+    is a version that cannot be read: a new one may just have replaced it.
     """
     before = _version_before(table, newest)
     distance, compared_with = 0.0, "nothing"
     if before is not None and before.properties != newest.properties:
         compared_with = "nothing: settings changed"
     elif before is not None:
-        compared_with = f"version {before.version}"
-        distance = drift(*(table.read(commit)["similarity"] for commit in (before, newest)))
+        try:
+            similarities = table.read(before)["similarity"]
+        except CorruptFileError:
+            compared_with = f"nothing: version {before.version} is damaged"
+        else:
+            compared_with = f"version {before.version}"
+            distance = drift(similarities, table.read(newest)["similarity"])
     return CheckResult(
         distance <= maximum,
         {"drift": round(distance, 4), "max": maximum, "compared_with": compared_with},

@@ -89,9 +89,15 @@ def most_important(failures: pl.DataFrame, limit: int) -> pl.DataFrame:
 
 
 def shown_columns(failures: pl.DataFrame, columns: Sequence[str]) -> pl.DataFrame:
-    """Some columns of failures, without `image` where all are the first of their items."""
-    is_needed = "image" not in columns or failures["image"].max() not in (None, 0)
-    return failures.select(column for column in columns if is_needed or column != "image")
+    """Some columns of failures.
+
+    `image` is left out where all are the first of their items, and columns without any value are.
+    """
+    shown = failures.select(columns)
+    empty = [column.name for column in shown if column.null_count() == len(column)]
+    if "image" in columns and shown["image"].max() == 0:
+        empty.append("image")
+    return shown.drop(empty)
 
 
 def host_counts(store: Store, name: str, limit: int) -> pl.DataFrame:

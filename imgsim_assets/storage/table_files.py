@@ -23,7 +23,7 @@ from imgsim_assets.storage.files import Files
 DATA = "data"
 _MISSING = "is missing although a commit lists it"
 # What to do about a damaged file.
-REBUILD = "materialize the asset again to rebuild it"
+REBUILD = "materialize the asset again to rebuild it, in a shell by 'imgsim run --all'"
 
 # Small enough that reading a range of keys from a sorted file does not read all of it.
 _ROW_GROUP_SIZE = 4096

@@ -71,6 +71,19 @@ def test_command_writes_all_failures_and_shows_the_important_ones(shell: Shell, 
     assert shell("failures", "nobody").code == 2
 
 
+def test_command_shows_where_a_rejected_row_is_and_no_empty_column(shell: Shell, web: Web) -> None:
+    web.pages["/1.jpg"] = jpeg(1)
+    shell.write("list.csv", f"id,url\na,{web.url('/1.jpg')}\n,ftp://x/y.jpg\n")
+    found = shell.match("list.csv", "list.csv", "--allowed-host", web.address, "--json")
+
+    shown = shell("failures", found.json["left"]["catalog"]).out
+
+    header = next(line for line in shown.splitlines() if "status" in line).split()
+    assert {"stage", "status", "file", "line", "text"} <= set(header)
+    assert "id" not in header
+    assert "list.csv" in shown
+
+
 def test_each_status_is_shown_before_a_second_failure_of_one() -> None:
     statuses = ["http_404"] * 5 + ["timeout"] * 3 + ["not_image"]
     rows = {

@@ -18,6 +18,7 @@ from imgsim_assets.pipeline.checks import (
     similarity_drift,
     vectors_normalized,
 )
+from imgsim_assets.pipeline.repair import repair
 from imgsim_assets.pipeline.settings import CheckSettings
 from imgsim_assets.similarity.audit import Audit
 from imgsim_assets.similarity.duplicate_groups import GroupStage
@@ -26,6 +27,8 @@ from imgsim_assets.similarity.group_tables import groups_table
 from imgsim_assets.similarity.settings import GraphSettings, GroupSettings
 from imgsim_assets.storage.store import Store
 from imgsim_assets_tests.support.catalogs import THUMBNAIL, indexed, tiny, turned
+from imgsim_assets_tests.support.damage import flip_bit
+from imgsim_assets_tests.support.tables import latest_commit
 
 
 @pytest.fixture
@@ -50,6 +53,23 @@ def test_other_images_are_drift(store: Store) -> None:
     assert first.metadata["compared_with"] == "nothing"
     assert not second.passed
     assert second.metadata["compared_with"] == "version 1"
+
+
+def test_a_version_that_replaced_a_damaged_one_has_nothing_to_be_compared_with(
+    store: Store,
+) -> None:
+    settings = GraphSettings(k=2)
+    _drift_of(store, settings)
+    table = graph_table(store, "shop")
+    flip_bit(store, table, latest_commit(table).files_with_role()[0])
+    repair(store)
+    damaged = latest_commit(table)
+
+    for _ in range(2):
+        check = _drift_of(store, settings)
+        assert check.passed
+        assert check.metadata["compared_with"] == f"nothing: version {damaged.version} is damaged"
+    assert latest_commit(table).version > damaged.version
 
 
 def test_changed_settings_are_not_drift_however_often_checked(store: Store) -> None:
