@@ -260,7 +260,7 @@ def test_sql_of_consume_page_reads_newest_rows(
         assert connection.sql(query).fetchall() == rows.rows()
 
 
-@pytest.mark.parametrize("page", ["docs/operate.md", "docs/backfill.md"])
+@pytest.mark.parametrize("page", ["docs/operate.md", "docs/backfill.md", "docs/scale_out.md"])
 def test_yaml_of_operator_page_loads(page: str, tmp_path: Path) -> None:
     project = Project.make(tmp_path / "project")
     project.write("data/products.csv", "id,url\n1,http://127.0.0.1/a.jpg\n")

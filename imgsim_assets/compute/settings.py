@@ -51,8 +51,7 @@ class ComputeSettings(Settings):
     memory_budget_mib: int = Field(
         DEFAULT_BUDGET >> 20,
         ge=MIN_BUDGET >> 20,
-        description="memory of a join or an index beside two blocks of vectors, in MiB; it changes "
-        "no result",
+        description="memory of a join or an index, in MiB; it changes no result",
     )
     retries: int = Field(
         3, ge=0, le=100, description="how often a task is run again whose worker or node was lost"
