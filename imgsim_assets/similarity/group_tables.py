@@ -50,7 +50,7 @@ def group_decisions(store: Store, table: str, images: RowBlocks) -> Decisions:
     decided = unordered(read_reviews(reviews, reviews.latest()))
     ids = pl.concat([decided[side] for side in PAIR]).unique()
     is_decided = pl.col("id").is_in(ids.implode())
-    of_decided = pl.concat(block.filter(is_decided) for _, block in images.blocks(["id", "sha256"]))
+    of_decided = images.filter(is_decided, ["id", "sha256"])
     return Decisions.of(decided, of_decided, of_decided)
 
 

@@ -337,14 +337,9 @@ def decisions_about(
     table = reviews_table(store, reviewed_name(name))
     reviews = read_reviews(table, table.latest())
     ids = pl.concat([reviews["left_id"], reviews["right_id"]]).unique()
-    images = (_images_of_items(side, ids) for side in (left, right))
+    is_reviewed = pl.col("id").is_in(ids.implode())
+    images = (side.filter(is_reviewed, ["id", "sha256"]) for side in (left, right))
     return Decisions.of(reviews, *images, with_itself=with_itself)
-
-
-def _images_of_items(images: RowBlocks, ids: pl.Series) -> pl.DataFrame:
-    """Id and sha256 of the images of some items."""
-    is_chosen = pl.col("id").is_in(ids.implode())
-    return pl.concat(block.filter(is_chosen) for _, block in images.blocks(["id", "sha256"]))
 
 
 def reviewed_name(table: str) -> str:

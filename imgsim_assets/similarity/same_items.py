@@ -36,7 +36,7 @@ def judged_matches(store: Store, keys: RowBlocks) -> pl.DataFrame:
     decisions = pl.concat([empty_reviews(), *reviews])
     decided = pl.concat([decisions[name] for name in _IMAGES]).unique()
     is_decided = pl.col("sha256").is_in(decided.implode())
-    of_decided = pl.concat(block.filter(is_decided) for _, block in keys.blocks(["id", "sha256"]))
+    of_decided = keys.filter(is_decided, ["id", "sha256"])
     left, right = (pl.col(name) for name in _IMAGES)
     latest = (
         decisions.filter(pl.all_horizontal(pl.col(_IMAGES).is_in(of_decided["sha256"].implode())))

@@ -246,7 +246,7 @@ def _frequent_images(items: Items) -> pl.DataFrame:
         of_blocks.append(carriers["sha256"])
     frequent = pl.concat(of_blocks).unique()
     is_frequent = pl.col("sha256").is_in(frequent.implode())
-    return pl.concat(block.filter(is_frequent) for _, block in items.images.blocks())
+    return items.images.filter(is_frequent)
 
 
 def describe_common_images(common: pl.DataFrame, setting: str, shown: int = 3) -> list[str]:

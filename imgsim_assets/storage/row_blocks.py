@@ -82,6 +82,10 @@ class RowBlocks:
         """All rows at once."""
         return self.read(0, len(self))
 
+    def filter(self, predicate: pl.Expr, columns: Sequence[str] | None = None) -> pl.DataFrame:
+        """The rows that meet a predicate, for few of them; by default with all their columns."""
+        return pl.concat(block.filter(predicate) for _, block in self.blocks(columns))
+
     def select(self, columns: Sequence[str]) -> RowBlocks:
         """The same rows with some of their columns; nothing is copied."""
         return RowBlocks(self._stored, columns)
