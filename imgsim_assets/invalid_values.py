@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from imgsim_assets.text import counted
+
 # What a number counts, by the last word of its key.
 _UNITS = {
     "bytes": "bytes",
@@ -87,9 +89,9 @@ def _choice(kind: str, given: Any, context: Mapping[str, Any]) -> str | None:
     if kind == "string_type":
         return f"not text; write {f'it in quotes: {str(given)!r}' if is_scalar else 'text'}"
     if kind == "string_too_short":
-        return "too short; write at least " + _counted(context["min_length"], "character")
+        return "too short; write at least " + counted(context["min_length"], "character")
     if kind == "string_too_long":
-        return "too long; write at most " + _counted(context["max_length"], "character")
+        return "too long; write at most " + counted(context["max_length"], "character")
     if kind == "string_pattern_mismatch":
         return f"not of the form {context['pattern']}; write text that is"
     if kind in ("tuple_type", "list_type"):
@@ -99,10 +101,6 @@ def _choice(kind: str, given: Any, context: Mapping[str, Any]) -> str | None:
     if kind == "too_long":
         return f"too long; write {context['max_length']} values"
     return None
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _unit(error: Mapping[str, Any]) -> str | None:

@@ -32,7 +32,8 @@ _LAYERS = [
     ["storage"],
     ["compute"],
     ["errors", "settings", "progress", "lazy", "scratch"],
-    ["text", "invalid_values"],
+    ["invalid_values"],
+    ["text"],
     ["pages"],
 ]
 _HEIGHT = {name: -depth for depth, layer in enumerate(_LAYERS) for name in layer}

@@ -159,7 +159,7 @@ def _kept(result: MaterializedResult, role: str) -> _Kept | None:
     try:
         centroids = result.table.read_file(file)[_COLUMN].to_numpy()
     except CorruptFileError as error:
-        tell(f"the inverted lists are trained again, and all pairs searched for anew: {error}")
+        tell(f"the inverted lists are trained again, and the result is computed in full: {error}")
         return None
     metadata: dict[str, Any] = dict(file.metadata)
     lists = InvertedLists(np.ascontiguousarray(centroids, np.float32), metadata["nprobe"])
