@@ -152,6 +152,27 @@ def test_undo_takes_the_last_decision_back(
     assert read_reviews(table, table.latest())["verdict"].to_list() == ["different", "cleared"]
 
 
+@pytest.mark.parametrize(("key", "field"), [("r", "#reviewer-input"), ("?", "#shortcuts")])
+def test_key_pressed_just_after_a_dialog_closes_is_a_shortcut(
+    page: sync_api.Page, address: str, key: str, field: str
+) -> None:
+    _open(page, address, "?tab=all")
+    page.keyboard.press(key)
+    page.locator(field).focus()
+
+    page.evaluate(
+        """(field) => {
+          const dialog = document.querySelector(field).closest("dialog");
+          const key = new KeyboardEvent("keydown", { key: "j", bubbles: true, cancelable: true });
+          dialog.addEventListener("close", () => document.activeElement.dispatchEvent(key));
+          dialog.close("cancel");
+        }""",
+        field,
+    )
+
+    sync_api.expect(page.locator("#position")).to_have_text("2 of 24")
+
+
 def test_candidate_is_chosen_and_judged_by_keyboard(
     page: sync_api.Page, address: str, shop: ReviewShop
 ) -> None:

@@ -20,6 +20,15 @@ function keep(key, value) {
   }
 }
 
+// Until a browser draws again, the focus stays in a field of a closed dialog, and takes the keys.
+document.addEventListener(
+  "close",
+  ({ target }) => {
+    if (target.contains(document.activeElement)) document.activeElement.blur();
+  },
+  true,
+);
+
 /** The name of the person: as a proxy passes it, or as it was given in this browser. */
 export class Reviewer {
   constructor() {
