@@ -17,14 +17,17 @@ import polars as pl
 from numpy.typing import NDArray
 
 from imgsim_assets.encoders.recorded import FINGERPRINT
-from imgsim_assets.encoders.vectors import REBUILDS, VectorTable
+from imgsim_assets.encoders.vectors import REBUILDS
 from imgsim_assets.images.orientation import ORIENTATIONS
-from imgsim_assets.index.entries import NUMBER
-from imgsim_assets.index.stage import embedded_rows, index_rows, latest_index, open_index
-from imgsim_assets.index.vector_file import VectorFile
+from imgsim_assets.index.stage import embedded_rows, index_rows, latest_index
 from imgsim_assets.similarity.cosine import Floats, Indices
 from imgsim_assets.similarity.join_input import JoinInput
-from imgsim_assets.similarity.vector_blocks import Part, VectorBlocks
+from imgsim_assets.similarity.stored_vectors import (
+    EmbeddedVectors,
+    IndexedVectors,
+    StoredVectors,
+)
+from imgsim_assets.similarity.vector_blocks import VectorBlocks
 from imgsim_assets.storage.commit import Commit
 from imgsim_assets.storage.id_blocks import IdBlock, id_blocks
 from imgsim_assets.storage.row_blocks import RowBlocks, begins_item, ids_ascend, item_count
@@ -265,49 +268,6 @@ def turned_keys(keys: pl.DataFrame) -> pl.DataFrame:
     return rows.with_columns(pl.Series(ORIENTATION, numbers))
 
 
-@dataclass(frozen=True)
-class StoredVectors:
-    """The vectors of images (sha256) in the table of an encoder, read one file at a time."""
-
-    store: Store
-    name: str
-    fingerprint: str
-    images: RowBlocks
-
-    def __call__(self, rows: Indices | None = None) -> Iterator[Part]:
-        """As of `ReadParts`; StoreError as of `VectorTable.read_rows`."""
-        vectors = VectorTable(self.store, self.name, self.fingerprint)
-        if rows is None:
-            yield from vectors.read_rows(self.images)
-            return
-        for found, part in vectors.read_rows(RowBlocks.of(self.images.gather(rows, ["sha256"]))):
-            yield rows[found], part
-
-
-@dataclass(frozen=True)
-class IndexedVectors:
-    """The vectors of a version of a catalog's index, in the order of its entries.
-
-    The file is verified once by each process.
-    """
-
-    store: Store
-    name: str
-    version: int
-
-    def __call__(self, rows: Indices | None = None) -> Iterator[Part]:
-        """As of `ReadParts`; CorruptFileError for a damaged file."""
-        return self._file.parts(rows)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return IndexedVectors, (self.store, self.name, self.version)
-
-    @cached_property
-    def _file(self) -> VectorFile:
-        _, index = open_index(self.store, self.name, version=self.version, columns=[NUMBER])
-        return index.vector_file()
-
-
 def with_vectors(
     store: Store, name: str, fingerprint: str, images: pl.DataFrame | RowBlocks
 ) -> Items:
@@ -329,7 +289,9 @@ def from_embeddings(store: Store, name: str) -> tuple[Commit, Items]:
         StoreError: when there is none, or when it mixes several encoders.
     """
     commit, images = embedded_rows(store, name)
-    return commit, with_vectors(store, name, commit.properties[FINGERPRINT], images)
+    stored = StoredVectors(store, name, commit.properties[FINGERPRINT], images)
+    parts = EmbeddedVectors(stored, commit.version)
+    return commit, Items(images, VectorBlocks.from_parts(len(images), parts))
 
 
 def from_index(store: Store, name: str) -> tuple[Commit, Items]:

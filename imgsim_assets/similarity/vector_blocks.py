@@ -30,7 +30,7 @@ MAX_BLOCK_ROWS = 1 << 16
 # A scan holds two copies of a block, which therefore has only so much of the memory of others.
 _SCANNED_PART = 8
 # Rows are few if all are at least so many times as many, and most if they are such a part of all.
-_TIMES_FEW = 4
+TIMES_FEW = 4
 _SHARE_OF_MOST = 3 / 4
 # Vectors of pairs whose cosines are computed at once.
 _MAX_PAIR_BYTES = 32 << 20
@@ -237,7 +237,7 @@ class _LazyRows:
         if self._stored is not None or not self._random_access or not len(numbers):
             return False
         self._read_alone += len(numbers)
-        return _TIMES_FEW * self._read_alone <= self._count
+        return TIMES_FEW * self._read_alone <= self._count
 
     def open(self) -> StoredRows:
         """The rows, which are read unless they have been."""
@@ -248,7 +248,7 @@ class _LazyRows:
 
     def few(self, numbers: Indices) -> _LazyRows | None:
         """Rows (p,), ascending, which are read alone; None for many, or when all have been read."""
-        if self._stored is not None or _TIMES_FEW * len(numbers) > self._count:
+        if self._stored is not None or TIMES_FEW * len(numbers) > self._count:
             return None
         return _LazyRows(len(numbers), _FewRows(self, numbers))
 

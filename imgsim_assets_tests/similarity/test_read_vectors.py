@@ -8,20 +8,23 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
 import pytest
 
+from imgsim_assets.encoders.vectors import VectorTable
 from imgsim_assets.errors import StoreError
-from imgsim_assets.similarity import vector_blocks
+from imgsim_assets.index.stage import INDEX, index_table, vectors_of
+from imgsim_assets.similarity import items, vector_blocks
 from imgsim_assets.similarity.graph import GraphStage
 from imgsim_assets.similarity.matches import MatchStage
 from imgsim_assets.similarity.settings import GraphSettings, MatchSettings
 from imgsim_assets.similarity.stored_rows import ScratchRows
-from imgsim_assets.storage.commit import ROWS, DataFile
+from imgsim_assets.storage.commit import ROWS, Commit, DataFile, PendingCommit
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table_files import TableFiles
 from imgsim_assets_tests.support.blocks import small_blocks
 from imgsim_assets_tests.support.catalogs import indexed, tiny
-from imgsim_assets_tests.support.damage import flip_bit
+from imgsim_assets_tests.support.damage import flip_bit, recompute_with_rounding_difference
 
 SETTINGS = [MatchSettings(mode="all", threshold=0.3), MatchSettings(mode="top_k", k=2, threshold=0)]
 
@@ -76,7 +79,7 @@ def test_changed_left_rows_are_read_without_the_others(store: Store, matched: Ma
     assert opened == {"left": 1, "right/index": 1}
 
 
-def test_changed_right_rows_are_read_with_each_left_file_once(
+def test_changed_right_rows_are_read_with_the_index_of_the_left_side(
     store: Store, matched: MatchStage
 ) -> None:
     _change(store, "right", 100)
@@ -84,7 +87,54 @@ def test_changed_right_rows_are_read_with_each_left_file_once(
     with _opened(store) as opened:
         assert matched.run().incremental
 
+    assert opened == {"left/index": 1, "right/index": 1}
+
+
+def test_changed_right_rows_are_read_with_each_left_file_once_while_the_left_index_is_older(
+    store: Store, matched: MatchStage
+) -> None:
+    index_table(store, "left").commit(_older)
+    _change(store, "right", 100)
+
+    with _opened(store) as opened:
+        assert matched.run().incremental
+
     assert opened == {"left": 3, "right/index": 1}
+
+
+def _older(index: Commit | None) -> PendingCommit:
+    assert index is not None
+    inputs = {name: version - 1 for name, version in index.inputs.items()}
+    return PendingCommit(index.files, inputs=inputs, properties=index.properties)
+
+
+def test_a_damaged_left_index_is_passed_over(store: Store, matched: MatchStage) -> None:
+    index = index_table(store, "left")
+    commit = index.latest()
+    assert commit is not None
+    flip_bit(store, index, commit.files_with_role(INDEX)[0])
+    _change(store, "right", 100)
+
+    with _opened(store) as opened:
+        assert matched.run().incremental
+
+    assert opened == {"left": 3, "left/index": 1, "right/index": 1}
+
+
+def test_recomputed_vectors_are_not_read_from_an_index_of_earlier_ones(
+    store: Store, matched: MatchStage
+) -> None:
+    (name,) = (name for name in store.table_names() if name.startswith("left/vectors/"))
+    vectors = VectorTable(store, "left", name.split("/")[-1])
+    recompute_with_rounding_difference(store, vectors)
+    embeddings, images = items.from_embeddings(store, "left")
+
+    read = images.vectors
+
+    index = index_table(store, "left").latest()
+    assert index is not None
+    assert index.inputs == {"embeddings": embeddings.version}
+    np.testing.assert_array_equal(read, vectors_of(vectors, images.keys["sha256"]))
 
 
 def test_changes_of_both_sides_read_each_file_once(store: Store, matched: MatchStage) -> None:
@@ -94,8 +144,8 @@ def test_changes_of_both_sides_read_each_file_once(store: Store, matched: MatchS
     with _opened(store) as opened:
         assert matched.run().incremental
 
-    # The file of the changed left row, and those of the others.
-    assert opened == {"left": 4, "right/index": 1}
+    # The file of the changed left row, and the index with the others.
+    assert opened == {"left": 1, "left/index": 1, "right/index": 1}
 
 
 def test_changed_rows_of_a_graph_open_the_index_once(

@@ -24,7 +24,7 @@ def small_blocks(rows: int = 2) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(vector_blocks, "vectors_in_memory", lambda: 0)
         patch.setattr(vector_blocks, "MAX_BLOCK_ROWS", rows)
-        patch.setattr(vector_blocks, "_TIMES_FEW", 1)
+        patch.setattr(vector_blocks, "TIMES_FEW", 1)
         patch.setattr(neighbor_lists, "pairs_in_memory", lambda: 2 * rows)
         patch.setattr(row_blocks, "BLOCK_ROWS", rows)
         patch.setattr(id_blocks, "MIN_ROWS", 1)
