@@ -33,8 +33,8 @@ from imgsim_assets.encoders.settings import EncoderSettings
 from imgsim_assets.gallery.groups import group_gallery
 from imgsim_assets.gallery.page import write_gallery
 from imgsim_assets.pipeline.catalog import CatalogPipeline
-from imgsim_assets.pipeline.checks import suspicious_groups
 from imgsim_assets.pipeline.deletions import RedundantFiles, redundant_files
+from imgsim_assets.pipeline.group_checks import suspicious_groups
 from imgsim_assets.pipeline.group_members import group_members
 from imgsim_assets.pipeline.invariants import update_index
 from imgsim_assets.pipeline.run import fetch_and_embed

@@ -10,7 +10,7 @@ from imgsim_assets.components.store.resource import STORE, open_store
 from imgsim_assets.pipeline.settings import CheckSettings
 
 if TYPE_CHECKING:
-    from imgsim_assets.pipeline.checks import CheckResult
+    from imgsim_assets.pipeline.check_result import CheckResult
     from imgsim_assets.storage.store import Store
 
 AUDIT = "_audit"

@@ -13,7 +13,7 @@ from imgsim_assets.pipeline.settings import CheckSettings, Severity
 from imgsim_assets.similarity.settings import APPROXIMATE, PairSettings
 
 if TYPE_CHECKING:
-    from imgsim_assets.pipeline.checks import CheckResult
+    from imgsim_assets.pipeline.check_result import CheckResult
     from imgsim_assets.storage.commit import Commit
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from imgsim_assets.components.metadata import counts_table
 from imgsim_assets.similarity.approximate.recall import NOT_MEASURED, Recall
 from imgsim_assets.similarity.evidence.accepted_pairs import EvidenceCounts
+from imgsim_assets.similarity.settings import APPROXIMATE, EXACT, METHOD
 
 
 def describe_evidence(counts: EvidenceCounts | None) -> dict[str, Any]:
@@ -26,8 +27,8 @@ def describe_turned(turned: int | None) -> dict[str, Any]:
 
 
 def describe_method(recall: Recall | None, exact_seconds: float | None) -> dict[str, Any]:
-    """Metadata: the recall of an approximate result, the expected time of a large exact one."""
-    described: dict[str, Any] = {}
+    """Metadata: the method, an approximate result's recall, a large exact one's expected time."""
+    described: dict[str, Any] = {METHOD: EXACT if recall is None else APPROXIMATE}
     if recall is not None:
         measured = NOT_MEASURED if recall.value is None else round(recall.value, 4)
         described |= {"recall": measured, "recall_sample": recall.rows}

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import dagster as dg
 
 from imgsim_assets.progress import Log
+from imgsim_assets.similarity.settings import METHOD, NO_THRESHOLD
 from imgsim_assets.text import counted
 
 LOGGER = "imgsim"
@@ -39,11 +40,13 @@ class _Handler(logging.Handler):
         if event is None and record.levelno >= logging.INFO:
             self._log(f"  {fields.get('orig_message') or record.getMessage()}")
         elif event is not None and event.is_step_materialization:
-            self._log(f"  {_describe(event.step_materialization_data.materialization)}")
+            self._log(
+                f"  {describe_materialization(event.step_materialization_data.materialization)}"
+            )
 
 
-def _describe(materialization: dg.AssetMaterialization) -> str:
-    """A line about a materialization: asset, shard, rows, and whether anything changed."""
+def describe_materialization(materialization: dg.AssetMaterialization) -> str:
+    """A line about a materialization: asset, shard, rows, what changed, and how it compared."""
     shard = f"[{materialization.partition}]" if materialization.partition else ""
     metadata = {name: value.value for name, value in materialization.metadata.items()}
     name = materialization.asset_key.to_user_string()
@@ -51,7 +54,22 @@ def _describe(materialization: dg.AssetMaterialization) -> str:
         return f"{name}{shard}: materialized"
     changed = "changed" if metadata["changed"] else "unchanged"
     rows: Any = metadata.get("dagster/row_count")
-    return f"{name}{shard}: {counted(rows, 'row') if rows is not None else 'no rows'}, {changed}"
+    counts = counted(rows, "row") if rows is not None else "no rows"
+    return "; ".join([f"{name}{shard}: {counts}, {changed}", *_compared(metadata)])
+
+
+def _compared(metadata: Mapping[str, Any]) -> Iterator[str]:
+    """How a graph, a match table or groups compared images."""
+    if METHOD not in metadata:
+        return
+    if (source := metadata.get("threshold_source")) == NO_THRESHOLD or source is None:
+        yield "no threshold"
+    else:
+        yield f"threshold {metadata['threshold']:g} ({source})"
+    method = f"method {metadata[METHOD]}"
+    if (recall := metadata.get("recall")) is not None:
+        method += f", recall {recall if isinstance(recall, str) else format(recall, '.3f')}"
+    yield method
 
 
 def failure_messages(result: dg.ExecuteInProcessResult) -> dict[str, str]:

@@ -34,6 +34,15 @@ def encoder_from_commit(commit: Commit) -> EncoderSettings:
     return parse_recorded(commit.properties.get(ENCODER), f"{commit.table} {commit.version}")
 
 
+def recorded_name(commit: Commit) -> str:
+    """The encoder of the vectors behind a commit, in words.
+
+    Raises:
+        CorruptFileError: when the commit records no valid encoder.
+    """
+    return encoder_from_commit(commit).describe()
+
+
 def parse_recorded(document: Any, location: str) -> EncoderSettings:
     """The settings of a recorded encoder; `location` names in messages where they are.
 
@@ -201,9 +210,7 @@ def require_same_encoder(commits: Sequence[tuple[str, Commit]]) -> None:
         commits: names of the catalogs with the commits of their embeddings or indexes.
     """
     if len({commit.properties[FINGERPRINT] for _, commit in commits}) > 1:
-        encoders = " and ".join(
-            f"{name} by {encoder_from_commit(commit).describe()}" for name, commit in commits
-        )
+        encoders = " and ".join(f"{name} by {recorded_name(commit)}" for name, commit in commits)
         which = "both" if len(commits) == 2 else "all"
         raise StoreError(
             f"the vectors cannot be compared: {encoders}; give {which} catalogs the same encoder "

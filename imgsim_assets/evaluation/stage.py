@@ -23,6 +23,7 @@ from imgsim_assets.catalog.stage import items_table
 from imgsim_assets.encoders.recorded import (
     FINGERPRINT,
     encoder_from_commit,
+    recorded_name,
 )
 from imgsim_assets.encoders.settings import (
     EVALUATION_VERSION,
@@ -96,6 +97,7 @@ class EncoderEvaluation:
         labels: scores of the label column, None without one or where no two images share one.
         seconds: duration of the run.
         changed: whether the run committed a new version.
+        encoder: of the vectors, in words.
         fingerprint: of the encoder.
         data_version: digest of everything that decides the evaluation.
     """
@@ -116,6 +118,7 @@ class EncoderEvaluation:
     labels: LabelScores | None
     seconds: float
     changed: bool
+    encoder: str
     fingerprint: str
     data_version: str
 
@@ -176,7 +179,7 @@ class EvaluationStage:
                 evidence=evidence,
             )
             if stored is not None:
-                return self._evaluation(newest, stored, started, changed=False)
+                return self._evaluation(newest, stored, embeddings, started, changed=False)
         items = with_vectors(self._store, self._name, embeddings.properties[FINGERPRINT], keys)
         calibration, others = measure(
             self._store, CatalogItems(self._name, embeddings, items), budget, evidence=evidence
@@ -207,7 +210,7 @@ class EvaluationStage:
         commit = self._table.commit(lambda _: PendingCommit([file], inputs, properties))
         if commit is None:
             raise AssertionError("a pending commit is always committed")
-        return self._evaluation(commit, calibration, started, changed=True)
+        return self._evaluation(commit, calibration, embeddings, started, changed=True)
 
     def _recall(
         self, embeddings: Commit, sample: Items, newest: Commit | None
@@ -242,7 +245,13 @@ class EvaluationStage:
         return of_images
 
     def _evaluation(
-        self, commit: Commit, calibration: Calibration, started: float, *, changed: bool
+        self,
+        commit: Commit,
+        calibration: Calibration,
+        embeddings: Commit,
+        started: float,
+        *,
+        changed: bool,
     ) -> EncoderEvaluation:
         rows = self._table.read(commit)
         properties = commit.properties
@@ -265,6 +274,7 @@ class EvaluationStage:
             labels=LabelScores(**properties["labels"]) if properties["labels"] else None,
             seconds=time.monotonic() - started,
             changed=changed,
+            encoder=recorded_name(embeddings),
             fingerprint=properties[FINGERPRINT],
             data_version=properties[_RECIPE],
         )

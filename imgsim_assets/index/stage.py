@@ -13,7 +13,7 @@ import polars as pl
 
 from imgsim_assets.catalog.image_key import IMAGE
 from imgsim_assets.download.status import OK
-from imgsim_assets.encoders.recorded import ENCODER, FINGERPRINT
+from imgsim_assets.encoders.recorded import ENCODER, FINGERPRINT, recorded_name
 from imgsim_assets.encoders.table import embeddings_table, latest_embeddings
 from imgsim_assets.encoders.vectors import REBUILDS, VectorTable, vectors_digest
 from imgsim_assets.errors import StoreError
@@ -70,6 +70,7 @@ class IndexReport:
         bytes: size of the index file.
         changed: whether the run committed a new version.
         data_version: digest of which image of which item has which vector.
+        encoder: of the vectors, in words.
         fingerprint: of the encoder.
     """
 
@@ -86,6 +87,7 @@ class IndexReport:
     bytes: int
     changed: bool
     data_version: str
+    encoder: str
     fingerprint: str
 
 
@@ -198,6 +200,7 @@ class IndexStage:
             data_version=vectors_digest(
                 images, commit.properties[FINGERPRINT], rebuild_count(commit)
             ),
+            encoder=recorded_name(commit),
             fingerprint=commit.properties[FINGERPRINT],
         )
 

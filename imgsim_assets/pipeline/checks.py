@@ -5,9 +5,8 @@ Asset checks, `imgsim verify` and `imgsim status` are three ways to ask these fu
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
@@ -23,15 +22,12 @@ from imgsim_assets.encoders.vectors import VectorAudit, VectorTable
 from imgsim_assets.errors import CorruptFileError, StoreError
 from imgsim_assets.evaluation.stage import EncoderEvaluation
 from imgsim_assets.index.stage import embedded_images, index_table
-from imgsim_assets.pipeline.settings import CheckSettings
+from imgsim_assets.pipeline.check_result import CheckResult, problem_of
 from imgsim_assets.pipeline.shards import shards_of
-from imgsim_assets.reviews.table import DIFFERENT, MATCH
+from imgsim_assets.reviews.table import MATCH
 from imgsim_assets.similarity.approximate.recall import NOT_MEASURED
 from imgsim_assets.similarity.approximate.search import recall_of
 from imgsim_assets.similarity.audit import Audit, drift
-from imgsim_assets.similarity.group_rows import BRIDGE_SCHEMA
-from imgsim_assets.similarity.group_tables import BRIDGES, DECISIONS, SEPARATOR
-from imgsim_assets.similarity.materialized import LEFT_ITEMS, read_role
 from imgsim_assets.similarity.settings import MIN_RECALL
 from imgsim_assets.storage.commit import Commit, key_columns
 from imgsim_assets.storage.shards import Shard
@@ -46,36 +42,15 @@ if TYPE_CHECKING:
 _SELF_TOLERANCE = 1e-5
 _IMAGES = ["id", IMAGE, "sha256"]
 
-# Smaller groups are never too large for the number of items.
-_SMALL_GROUP = 10
-_MAX_EXAMPLES = 3
-
-
-@dataclass(frozen=True)
-class CheckResult:
-    """Whether an invariant holds.
-
-    Attributes:
-        passed: whether it holds.
-        metadata: the figures that decided it.
-        problem: what is wrong and how to fix it, in one line; empty when it holds.
-    """
-
-    passed: bool
-    metadata: Mapping[str, Any] = field(default_factory=dict)
-    problem: str = ""
-
 
 def ids_unique(keys: pl.DataFrame) -> CheckResult:
     """No id occurs twice, or in a table of images no (id, image)."""
     repeated = keys.height - keys.n_unique()
     if not repeated:
-        return CheckResult(True, {"repeated": 0})
+        return CheckResult({"repeated": 0})
     first = keys.filter(keys.is_duplicated()).row(0)
     name = describe_image(*first) if len(first) > 1 else f"id {first[0]!r}"
-    return CheckResult(
-        False, {"repeated": repeated}, f"{name} occurs twice; materialize the table again"
-    )
+    return CheckResult({"repeated": repeated}, f"{name} occurs twice; materialize the table again")
 
 
 def ids_unique_in_table(table: Table) -> CheckResult:
@@ -91,7 +66,14 @@ def ids_unique_in_table(table: Table) -> CheckResult:
 
 def no_rejects(rows: int, images: int) -> CheckResult:
     """No row or image of the source was rejected."""
-    return CheckResult(not rows + images, {"rejected": rows, "rejected_images": images})
+    return CheckResult(
+        {"rejected": rows, "rejected_images": images},
+        problem_of(
+            "'imgsim failures' shows them and why",
+            (rows, "rejected row"),
+            (images, "rejected image"),
+        ),
+    )
 
 
 def success_rate(store: Store, name: str, minimum: float) -> CheckResult:
@@ -105,7 +87,6 @@ def success_rate(store: Store, name: str, minimum: float) -> CheckResult:
     images, ok = counts.get("images", 0), counts.get("ok", 0)
     rate = ok / images if images else 1.0
     return CheckResult(
-        rate >= minimum,
         {
             "success_rate": round(rate, 4),
             "min": minimum,
@@ -114,12 +95,15 @@ def success_rate(store: Store, name: str, minimum: float) -> CheckResult:
             "items": counts.get("items", 0),
             "usable_items": counts.get("usable_items", 0),
         },
+        ""
+        if rate >= minimum
+        else f"{rate:.1%} of {counted(images, 'image')} fetched, less than the {minimum:.1%} of "
+        f"min_success_rate; 'imgsim failures {name}' shows why, 'imgsim retry {name} --all' tries "
+        "them again",
     )
 
 
-def vectors_normalized(
-    store: Store, name: str, shards: Sequence[Shard] | None = None
-) -> CheckResult:
+def vectors_valid(store: Store, name: str, shards: Sequence[Shard] | None = None) -> CheckResult:
     """Every embedded image of a catalog has a finite vector of length 1.
 
     With `shards`, only their rows are read: their images are looked up in the keys of the vectors
@@ -130,7 +114,7 @@ def vectors_normalized(
     table = embeddings_table(store, name)
     commit = table.latest()
     if commit is None:
-        return CheckResult(False, {"vectors": 0, "bad": 0, "missing": 0}, "there are no embeddings")
+        return CheckResult({"vectors": 0, "bad": 0, "missing": 0}, "there are no embeddings")
     vectors = VectorTable(store, name, commit.properties[FINGERPRINT])
     if shards is not None and vectors.is_recorded_normalized():
         audit = _recorded_vectors(table, commit, vectors, shards)
@@ -141,13 +125,17 @@ def vectors_normalized(
             for shard in (shards_of(commit) if shards is None else shards)
             if (rows := table.read(commit, shard=shard, columns=["sha256", "status"])).width
         )
-    problems = [f"{counted(audit.missing, 'vector')} missing"] if audit.missing else []
-    if audit.bad:
-        problems.append(f"{counted(audit.bad, 'vector')} not finite or not of length 1")
     return CheckResult(
-        not problems,
         {"vectors": audit.vectors, "bad": audit.bad, "missing": audit.missing},
-        f"{' and '.join(problems)}; materialize the embeddings again" if problems else "",
+        problem_of(
+            "materialize the embeddings again",
+            (audit.missing, "image without a vector", "images without a vector"),
+            (
+                audit.bad,
+                "vector not finite or not of length 1",
+                "vectors not finite or not of length 1",
+            ),
+        ),
     )
 
 
@@ -184,12 +172,12 @@ def ids_match_embeddings(store: Store, name: str) -> CheckResult:
     )
     missing, stale = missing_and_stale(entries, images)
     return CheckResult(
-        not missing and not stale,
         {"images": entries.height, "missing": missing, "stale": stale},
-        f"{name}/index lacks {counted(missing, 'image')} and holds {counted(stale, 'stale one')}; "
-        "materialize it again"
-        if missing or stale
-        else "",
+        problem_of(
+            f"materialize {name}/index again",
+            (missing, "missing image"),
+            (stale, "stale image"),
+        ),
     )
 
 
@@ -214,7 +202,6 @@ def self_recall(index: FlatIndex, sample_size: int) -> CheckResult:
             )
         )
     return CheckResult(
-        not not_found,
         {"sampled": len(sampled), "not_found": not_found},
         f"{not_found} of {len(sampled)} sampled vectors do not find their own image; delete the "
         "folder of the index in the store and materialize it again"
@@ -227,25 +214,28 @@ def recall_at_10(index: FlatIndex, minimum: float, sample_size: int) -> CheckRes
     """A search finds the fraction `minimum` of the 10 nearest neighbors of sampled images."""
     measured = index.recall(k=10, sample=sample_size)
     return CheckResult(
-        measured >= minimum,
         {"recall": measured, "min": minimum, "sampled": min(len(index), sample_size)},
+        ""
+        if measured >= minimum
+        else f"a search finds {measured:.1%} of the 10 nearest neighbors, less than the "
+        f"{minimum:.1%} of min_recall; raise 'nprobe', or set 'kind: flat'",
     )
 
 
 def agrees_with_brute_force(audit: Audit) -> CheckResult:
     """The pairs of sampled items equal those of a brute-force product of all vectors."""
     return CheckResult(
-        audit.passed,
         {
             "sampled": audit.sampled,
             "missing": audit.missing,
             "false": audit.false,
             "examples": list(audit.examples),
         },
-        ""
-        if audit.passed
-        else f"{counted(audit.missing, 'pair')} missing and {audit.false} false in a sample of "
-        f"{audit.sampled} ({'; '.join(audit.examples)}); materialize it again",
+        problem_of(
+            f"materialize it again (in a sample of {audit.sampled}: {'; '.join(audit.examples)})",
+            (audit.missing, "missing pair"),
+            (audit.false, "false pair"),
+        ),
     )
 
 
@@ -256,7 +246,6 @@ def at_or_above_threshold(matches: pl.DataFrame, threshold: float) -> CheckResul
         below_threshold = below_threshold.filter(pl.col("verdict").ne_missing(MATCH))
     below = below_threshold.height
     return CheckResult(
-        not below,
         {"matches": matches.height, "below": below, "threshold": threshold},
         f"{counted(below, 'match', 'matches')} below the threshold; materialize it again"
         if below
@@ -273,13 +262,11 @@ def result_recall(commit: Commit) -> CheckResult:
     """
     recall = recall_of(commit)
     if recall is None:
-        return CheckResult(True, {"recall": 1.0})
+        return CheckResult({"recall": 1.0})
     if recall.value is None:
-        return CheckResult(True, {"recall": NOT_MEASURED, "sampled": recall.rows, "pairs": 0})
+        return CheckResult({"recall": NOT_MEASURED, "sampled": recall.rows, "pairs": 0})
     minimum = commit.properties[MIN_RECALL]
-    passed = recall.reaches(minimum)
     return CheckResult(
-        passed,
         {
             "recall": round(recall.value, 4),
             "min": minimum,
@@ -288,7 +275,7 @@ def result_recall(commit: Commit) -> CheckResult:
             "found": recall.found,
         },
         ""
-        if passed
+        if recall.reaches(minimum)
         else f"{recall.found} of {recall.pairs} exact pairs of a sample were found "
         f"({recall.value:.3f}), and min_recall is {minimum:g}; materialize it again, which trains "
         "its lists again, or set 'method: exact'",
@@ -314,106 +301,12 @@ def similarity_drift(table: Table, newest: Commit, maximum: float) -> CheckResul
             compared_with = f"version {before.version}"
             distance = drift(similarities, table.read(newest)["similarity"])
     return CheckResult(
-        distance <= maximum,
         {"drift": round(distance, 4), "max": maximum, "compared_with": compared_with},
-    )
-
-
-def one_canonical_per_group(groups: pl.DataFrame) -> CheckResult:
-    """Every group has two items or more and one canonical item, and no item is in two groups."""
-    by_group = groups.group_by("group_id").agg(
-        pl.len().alias("items"), pl.col("is_canonical").sum().alias("canonical")
-    )
-    bad = by_group.filter((pl.col("items") < 2) | (pl.col("canonical") != 1)).height
-    item = [column for column in ("catalog", "id") if column in groups.columns]
-    twice = groups.height - groups.select(item).n_unique()
-    return CheckResult(
-        not bad and not twice,
-        {"groups": by_group.height, "bad_groups": bad, "items_in_two_groups": twice},
-        f"{counted(bad, 'group')} with one item or not exactly one canonical item, and "
-        f"{counted(twice, 'item')} in two groups; materialize it again"
-        if bad or twice
-        else "",
-    )
-
-
-def suspicious_groups(table: Table, commit: Commit, limits: CheckSettings) -> pl.DataFrame:
-    """The groups of a version of duplicate groups that probably join different images.
-
-    Args:
-        table: the table of the groups.
-        commit: its version.
-        limits: `max_group_fraction`, `max_similarity_gap` and `max_bridged_items`.
-
-    Returns:
-        group_id, size and problem (text), the largest groups first.
-    """
-    rows = table.read(commit)
-    if "judged" not in rows.columns:  # groups of earlier versions
-        rows = rows.with_columns(pl.lit(0).alias("judged"))
-    groups = rows.unique("group_id").select("group_id", "size", "min_similarity", "judged")
-    apart = _groups_with_different_pairs(table, commit, rows)
-    file = commit.file_with_role(BRIDGES)
-    bridges = pl.DataFrame(schema=BRIDGE_SCHEMA)
-    if file is not None:
-        # Groups of earlier versions have bridges without the items of their parts.
-        bridges = pl.concat([bridges, table.read_file(file)], how="diagonal_relaxed")
-    # What people decided joins no groups by mistake.
-    measured = bridges.filter(pl.col("verdict").ne_missing(MATCH))
-    parts = measured.group_by("group_id").agg(pl.col("smaller_part").max())
-    images = read_role(table, commit, LEFT_ITEMS)
-    items = images["id"].n_unique() if images is not None else 0
-    most = max(_SMALL_GROUP, limits.max_group_fraction * items)
-    lowest = commit.properties["threshold"] - limits.max_similarity_gap
-    return (
-        groups.join(parts, on="group_id", how="left")
-        .with_columns(
-            pl.when(pl.col("group_id").is_in(apart.implode()))
-            .then(pl.lit("it holds a pair that was judged different"))
-            .when(pl.col("size") > most)
-            .then(pl.lit("it has too many of the items"))
-            .when((pl.col("min_similarity") < lowest) & (pl.col("judged") == 0))
-            .then(pl.lit("its minimum similarity is far below the threshold"))
-            .when(pl.col("smaller_part") > limits.max_bridged_items)
-            .then(pl.lit("a single link joins two parts of it"))
-            .alias("problem")
-        )
-        .filter(pl.col("problem").is_not_null())
-        .sort(["size", "group_id"], descending=[True, False])
-        .select("group_id", "size", "problem")
-    )
-
-
-def _groups_with_different_pairs(table: Table, commit: Commit, rows: pl.DataFrame) -> pl.Series:
-    """The groups that hold a pair that was judged different, against the decisions."""
-    file = commit.file_with_role(DECISIONS)
-    if file is None:
-        return rows["group_id"].clear()
-    key = pl.col("id")
-    if "catalog" in rows.columns:
-        key = pl.concat_str("catalog", pl.lit(SEPARATOR), "id")
-    members = rows.select(key.alias("id"), "group_id")
-    different = table.read_file(file).filter(pl.col("verdict") == DIFFERENT)
-    together = different.join(members, left_on="left_id", right_on="id").join(
-        members, left_on=["right_id", "group_id"], right_on=["id", "group_id"], how="semi"
-    )
-    return together["group_id"]
-
-
-def groups_coherent(table: Table, commit: Commit, limits: CheckSettings) -> CheckResult:
-    """No group probably joins different images; see `suspicious_groups`."""
-    suspicious = suspicious_groups(table, commit, limits)
-    examples = [
-        f"{group!r} of {size} items: {problem}"
-        for group, size, problem in suspicious.head(_MAX_EXAMPLES).iter_rows()
-    ]
-    return CheckResult(
-        not examples,
-        {"suspicious": suspicious.height, "examples": examples},
-        f"different images are probably joined in {counted(suspicious.height, 'group')} "
-        f"({'; '.join(examples)}); look at them, and raise the threshold or set 'linkage: star'"
-        if examples
-        else "",
+        ""
+        if distance <= maximum
+        else f"the cumulative fractions of similarities differ from those of {compared_with} by "
+        f"{distance:.1%}, more than the {maximum:.1%} of max_drift; look at what is new, and raise "
+        "max_drift if it is as it should be",
     )
 
 
@@ -423,14 +316,13 @@ def threshold_calibrated(evaluation: EncoderEvaluation, budget: float) -> CheckR
     `budget` is the accepted fraction of items with a false best match.
     """
     return CheckResult(
-        evaluation.is_measured,
         {
             "threshold": evaluation.threshold,
             "items": evaluation.items,
             "false_best_matches": round(evaluation.false_best_matches, 4),
             "budget": budget,
         },
-        "" if evaluation.is_measured else evaluation.source,
+        "" if evaluation.is_measured else f"{evaluation.source}; more items measure it",
     )
 
 

@@ -20,9 +20,9 @@ from imgsim_assets.pipeline.check_names import (
     IDS_MATCH_EMBEDDINGS,
     IDS_UNIQUE,
     SELF_RECALL,
-    VECTORS_NORMALIZED,
+    VECTORS_VALID,
 )
-from imgsim_assets.pipeline.checks import CheckResult
+from imgsim_assets.pipeline.check_result import CheckResult
 from imgsim_assets.pipeline.settings import CheckSettings
 from imgsim_assets.pipeline.shards import shards_of
 from imgsim_assets.storage.shards import Shard
@@ -46,11 +46,11 @@ def embeddings_invariants(store: Store, name: str, shards: Sequence[Shard]) -> R
 
     Files with a bad vector are dropped, so that the next run computes their vectors again.
     """
-    result = checks.vectors_normalized(store, name, shards)
+    result = checks.vectors_valid(store, name, shards)
     if result.metadata["bad"]:
         fingerprint = latest_embeddings(store, name).properties[FINGERPRINT]
         VectorTable(store, name, fingerprint).drop_bad()
-    return {VECTORS_NORMALIZED: result}
+    return {VECTORS_VALID: result}
 
 
 def index_invariants(

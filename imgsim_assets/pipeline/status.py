@@ -13,13 +13,13 @@ import polars as pl
 from imgsim_assets.catalog.stage import items_table, rejected_images, rejects_table
 from imgsim_assets.download.ledger.table import ledger_table
 from imgsim_assets.download.status import OK
-from imgsim_assets.encoders.recorded import encoder_from_commit
+from imgsim_assets.encoders.recorded import recorded_name
 from imgsim_assets.encoders.table import embeddings_table
 from imgsim_assets.errors import CorruptFileError, FormatError
 from imgsim_assets.index.stage import index_table
 from imgsim_assets.pipeline import freshness
-from imgsim_assets.pipeline.checks import suspicious_groups
 from imgsim_assets.pipeline.freshness import Freshness, read_columns
+from imgsim_assets.pipeline.group_checks import suspicious_groups
 from imgsim_assets.pipeline.review_pairs import match_precision
 from imgsim_assets.pipeline.settings import CheckSettings
 from imgsim_assets.reviews.sample import Precision
@@ -353,4 +353,4 @@ def _counts(rows: pl.DataFrame | None) -> dict[str, int]:
 
 
 def _encoder(commit: Commit | None) -> str | None:
-    return encoder_from_commit(commit).describe() if commit is not None else None
+    return recorded_name(commit) if commit is not None else None

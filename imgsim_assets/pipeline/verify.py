@@ -21,7 +21,8 @@ from imgsim_assets.encoders.recorded import FINGERPRINT
 from imgsim_assets.encoders.table import embeddings_table
 from imgsim_assets.errors import CorruptFileError, ImgsimError
 from imgsim_assets.index.stage import index_table, open_index
-from imgsim_assets.pipeline import checks
+from imgsim_assets.pipeline import checks, group_checks
+from imgsim_assets.pipeline.check_result import CheckResult
 from imgsim_assets.pipeline.settings import CheckSettings
 from imgsim_assets.pipeline.status import catalog_names
 from imgsim_assets.progress import Log, Progress, silent
@@ -61,7 +62,7 @@ class VerificationReport(BytesRead):
         """Add a problem."""
         self.problems.append(Problem(location, message))
 
-    def add(self, location: str, result: checks.CheckResult) -> None:
+    def add(self, location: str, result: CheckResult) -> None:
         """Add a problem if a check failed."""
         if not result.passed:
             self.add_problem(location, result.problem)
@@ -206,7 +207,7 @@ def _verify_vectors(store: Store, name: str, report: VerificationReport) -> None
     vectors = f"{name}/vectors/{commit.properties[FINGERPRINT]}"
     # The check drops damaged vectors, and verifying changes nothing.
     if not report.has_problem(vectors):
-        report.add(vectors, checks.vectors_normalized(store, name))
+        report.add(vectors, checks.vectors_valid(store, name))
 
 
 def _verify_result(store: Store, name: str, sample_size: int, report: VerificationReport) -> None:
@@ -230,7 +231,7 @@ def _verify_result(store: Store, name: str, sample_size: int, report: Verificati
         and (commit := store.table(name).latest()) is not None
     ):
         groups = store.table(name)
-        report.add(name, checks.one_canonical_per_group(groups.read(commit)))
-        coherent = checks.groups_coherent(groups, commit, CheckSettings())
+        report.add(name, group_checks.groups_valid(groups.read(commit)))
+        coherent = group_checks.groups_coherent(groups, commit, CheckSettings())
         if not coherent.passed:
             report.warnings.append(Problem(name, coherent.problem))

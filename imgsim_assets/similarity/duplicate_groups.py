@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from imgsim_assets.encoders.recorded import FINGERPRINT, require_same_encoder
+from imgsim_assets.encoders.recorded import FINGERPRINT, recorded_name, require_same_encoder
 from imgsim_assets.encoders.settings import EncoderSettings
 from imgsim_assets.encoders.vectors import REBUILDS
 from imgsim_assets.index.stage import rebuild_count
@@ -109,7 +109,7 @@ class GroupReport:
     `exact_seconds` the estimated time of a large exact computation; both are None otherwise.
     `decisions` counts people's verdicts that stand, and
     `reopened` are those about images that have changed.
-    `device` says where joins ran.
+    `encoder` is that of the vectors, in words. `device` says where joins ran.
     """
 
     version: int
@@ -133,6 +133,7 @@ class GroupReport:
     seconds: float
     changed: bool
     data_version: str
+    encoder: str
     fingerprint: str
     device: str = "not needed"
 
@@ -289,6 +290,7 @@ class GroupStage:
             seconds=time.monotonic() - started,
             changed=update.commit != latest,
             data_version=rows_digest(rows.select(identity).cast(pl.String), str(recipe)),
+            encoder=recorded_name(indexes[self._catalogs[0]]),
             fingerprint=fingerprint,
         )
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import polars as pl
 
-from imgsim_assets.encoders.recorded import FINGERPRINT
+from imgsim_assets.encoders.recorded import FINGERPRINT, recorded_name
 from imgsim_assets.encoders.settings import EncoderSettings
 from imgsim_assets.index.stage import rebuild_count
 from imgsim_assets.progress import Log, silent
@@ -88,7 +88,7 @@ class GraphReport:
     have. `evidence` is None where none is computed. `turned` counts the images that were encoded
     in other orientations, None without orientations. `recall` is that of an approximate result, and
     `exact_seconds` the estimated time of a large exact computation; both are None otherwise.
-    `device` says where joins ran.
+    `encoder` is that of the vectors, in words. `device` says where joins ran.
     """
 
     version: int
@@ -110,6 +110,7 @@ class GraphReport:
     seconds: float
     changed: bool
     data_version: str
+    encoder: str
     fingerprint: str
     device: str = "not needed"
 
@@ -249,6 +250,7 @@ class GraphStage:
             seconds=time.monotonic() - started,
             changed=update.commit != latest,
             data_version=_digest(nodes.recorded, str(recipe)),
+            encoder=recorded_name(index),
             fingerprint=fingerprint,
         )
 

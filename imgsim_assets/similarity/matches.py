@@ -9,7 +9,7 @@ from pathlib import Path
 
 import polars as pl
 
-from imgsim_assets.encoders.recorded import FINGERPRINT, require_same_encoder
+from imgsim_assets.encoders.recorded import FINGERPRINT, recorded_name, require_same_encoder
 from imgsim_assets.encoders.settings import EncoderSettings
 from imgsim_assets.encoders.vectors import VectorTable
 from imgsim_assets.index.stage import rebuild_count
@@ -87,7 +87,7 @@ class MatchReport:
     exact computation; both are None otherwise.
     `threshold` is the minimum similarity of a match, and `evidence` is None where none is
     computed. `threshold_source` says in words where the threshold comes from.
-    `device` says where joins ran.
+    `encoder` is that of the vectors, in words. `device` says where joins ran.
     """
 
     version: int
@@ -116,6 +116,7 @@ class MatchReport:
     seconds: float
     changed: bool
     data_version: str
+    encoder: str
     fingerprint: str
     device: str = "not needed"
 
@@ -295,6 +296,7 @@ class MatchStage:
             seconds=time.monotonic() - started,
             changed=update.commit != latest,
             data_version=summary.digest,
+            encoder=recorded_name(embeddings),
             fingerprint=fingerprint,
         )
 

@@ -78,7 +78,9 @@ def test_verify_finds_missing_vectors(shell: Shell) -> None:
     result = shell("verify", "--json")
 
     assert result.code == 3
-    assert any("1 vector missing" in problem["message"] for problem in result.json["problems"])
+    assert any(
+        "1 image without a vector" in problem["message"] for problem in result.json["problems"]
+    )
 
 
 def test_verify_of_a_store_of_an_earlier_format_says_so_once(shell: Shell) -> None:

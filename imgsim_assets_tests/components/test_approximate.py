@@ -37,6 +37,8 @@ def test_declared_results_have_a_recall_and_a_check(
             assert event.asset_materialization is not None
             values = event.asset_materialization.metadata.items()
             metadata: dict[str, Any] = {name: value.value for name, value in values}
+            assert metadata["method"] == "approximate"
+            assert "thumbnail" in metadata["encoder"]
             assert 0.6 <= metadata["recall"] <= 1
             assert metadata["recall_sample"] == 12
             check = dg.AssetCheckKey(key, RECALL)

@@ -6,14 +6,14 @@ import dagster as dg
 import pytest
 
 from imgsim_assets.pipeline import checks
-from imgsim_assets.pipeline.checks import CheckResult
+from imgsim_assets.pipeline.check_result import CheckResult
 from imgsim_assets.storage.local_files import LocalFiles
 from imgsim_assets_tests.support.materialized_shops import MaterializedShops
 from imgsim_assets_tests.support.shop import Shop
 
 EMBEDDINGS = dg.AssetKey(["products", "embeddings"])
 AUDITS = {
-    "products_audit": {"all_vectors_normalized", "recall_at_10", "agrees_with_brute_force"},
+    "products_audit": {"all_vectors_valid", "recall_at_10", "agrees_with_brute_force"},
     "matches__pair_audit": {"agrees_with_brute_force"},
 }
 
@@ -53,12 +53,12 @@ def test_audit_job_evaluates_the_audits_and_materializes_nothing(shop: Shop, job
 def test_run_that_materializes_repeats_the_last_audit_and_reads_no_vectors(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    audit = dg.AssetCheckKey(EMBEDDINGS, "all_vectors_normalized")
+    audit = dg.AssetCheckKey(EMBEDDINGS, "all_vectors_valid")
     with shop.project.instance() as instance:
-        assert "all_vectors_normalized" not in _results(_materialize(shop, instance, EMBEDDINGS))
+        assert "all_vectors_valid" not in _results(_materialize(shop, instance, EMBEDDINGS))
         with monkeypatch.context() as patch:
-            broken = CheckResult(False, {"bad": 7}, "broken")
-            patch.setattr(checks, "vectors_normalized", lambda *_: broken)
+            broken = CheckResult({"bad": 7}, "broken")
+            patch.setattr(checks, "vectors_valid", lambda *_: broken)
             alone = shop.project.definitions().resolve_job_def("products_audit")
             assert not _results(alone.execute_in_process(instance=instance))[audit.name]
 

@@ -15,7 +15,7 @@ from dagster._core.definitions.freshness import TimeWindowFreshnessPolicy
 
 from imgsim_assets.components.automation import freshness
 from imgsim_assets.pipeline import checks
-from imgsim_assets.pipeline.checks import CheckResult
+from imgsim_assets.pipeline.check_result import CheckResult
 from imgsim_assets_tests.support.materialized_shops import MaterializedShops
 from imgsim_assets_tests.support.shop import ENCODER, Shop
 
@@ -109,8 +109,8 @@ def test_broken_invariant_stops_downstream_assets_of_later_runs(
         evaluations = Evaluations(shop, instance)
         shop.put_item("new", 100)
         with monkeypatch.context() as patch:
-            broken = CheckResult(False, {"bad": 0}, "broken")
-            patch.setattr(checks, "vectors_normalized", lambda *_: broken)
+            broken = CheckResult({"bad": 0}, "broken")
+            patch.setattr(checks, "vectors_valid", lambda *_: broken)
             assert not evaluations.refresh("products")
         assert evaluations.requested() == {}
 

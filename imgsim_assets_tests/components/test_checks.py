@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from imgsim_assets.pipeline import checks
-from imgsim_assets.pipeline.checks import CheckResult
+from imgsim_assets.pipeline.check_result import CheckResult
 from imgsim_assets.storage.reader import read_table
 from imgsim_assets_tests.support.damage import break_a_vector
 from imgsim_assets_tests.support.materialized_shops import MaterializedShops
@@ -170,7 +170,7 @@ def test_too_few_images_stop_downstream_assets_with_severity_error(shop: Shop) -
 def test_broken_invariant_stops_downstream_assets_unless_it_only_warns(
     shop: Shop, monkeypatch: pytest.MonkeyPatch, check: str, stopped: str
 ) -> None:
-    monkeypatch.setattr(checks, check, lambda *_: CheckResult(False, {}, "broken"))
+    monkeypatch.setattr(checks, check, lambda *_: CheckResult({}, "broken"))
 
     assert not shop.project.materialize()
 

@@ -26,8 +26,12 @@ def shop(materialized_shops: MaterializedShops) -> Shop:
 
 
 def _metadata(shop: Shop) -> dict[str, Any]:
+    return _latest(shop, "matches", "pair")
+
+
+def _latest(shop: Shop, *path: str) -> dict[str, Any]:
     with shop.project.instance() as instance:
-        event = instance.get_latest_materialization_event(dg.AssetKey(["matches", "pair"]))
+        event = instance.get_latest_materialization_event(dg.AssetKey(path))
     assert event is not None
     assert event.asset_materialization is not None
     return {name: value.value for name, value in event.asset_materialization.metadata.items()}
@@ -53,6 +57,9 @@ def test_match_table_shows_what_the_last_version_changed(
     assert _counts(metadata) == (1, 0, 1)
     assert list(metadata).index("added_since_last_version") < list(metadata).index("seconds")
     assert metadata["device"] == "cpu"
+    assert metadata["method"] == "exact"
+    assert metadata["encoder"] == _latest(shop, "products", "index")["encoder"]
+    assert "thumbnail" in metadata["encoder"]
     (new,) = (record.data for record in metadata["new_matches"].records)
     assert (new["left_id"], new["right_id"]) == (BEACON, "s2")
     assert new["left_title"] == f"item {BEACON}"

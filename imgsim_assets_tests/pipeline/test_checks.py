@@ -5,19 +5,18 @@ from __future__ import annotations
 import polars as pl
 import pytest
 
+from imgsim_assets.pipeline.check_result import CheckResult
 from imgsim_assets.pipeline.checks import (
-    CheckResult,
     agrees_with_brute_force,
     at_or_above_threshold,
-    groups_coherent,
     ids_match_embeddings,
     ids_unique,
     missing_and_stale,
     no_rejects,
-    one_canonical_per_group,
     similarity_drift,
-    vectors_normalized,
+    vectors_valid,
 )
+from imgsim_assets.pipeline.group_checks import groups_coherent, groups_valid
 from imgsim_assets.pipeline.repair import repair
 from imgsim_assets.pipeline.settings import CheckSettings
 from imgsim_assets.similarity.audit import Audit
@@ -99,18 +98,21 @@ def test_passed_checks_have_no_problem(store: Store) -> None:
 
     for result in (
         ids_unique(pl.DataFrame({"id": ["a", "b"]})),
-        vectors_normalized(store, "shop"),
+        vectors_valid(store, "shop"),
         ids_match_embeddings(store, "shop"),
         agrees_with_brute_force(audit),
         at_or_above_threshold(pl.DataFrame({"similarity": [0.5], "verdict": [None]}), 0.5),
         # As tables of earlier versions are.
         at_or_above_threshold(pl.DataFrame({"similarity": [0.5]}), 0.5),
-        one_canonical_per_group(groups),
+        groups_valid(groups),
     ):
         assert (result.passed, result.problem) == (True, "")
-    twice = one_canonical_per_group(pl.concat([groups, groups]))
+    twice = groups_valid(pl.concat([groups, groups]))
     assert not twice.passed
-    assert "two groups" in twice.problem
+    assert twice.problem == (
+        "1 group without two items and one canonical item and 6 items in two groups; materialize "
+        "it again"
+    )
 
 
 def test_rows_with_equal_nulls_are_neither_missing_nor_stale() -> None:
@@ -161,9 +163,16 @@ def test_groups_of_copies_pass_the_check(store: Store) -> None:
     assert groups_coherent(table, commit, CheckSettings()).passed
 
 
-def test_rejected_rows_and_images_are_named_apart() -> None:
-    assert no_rejects(0, 0).passed
-    for rows, images in ((1, 0), (0, 2)):
-        result = no_rejects(rows, images)
-        assert not result.passed
-        assert result.metadata == {"rejected": rows, "rejected_images": images}
+@pytest.mark.parametrize(
+    ("rows", "images", "problem"),
+    [
+        (0, 0, ""),
+        (1, 0, "1 rejected row; 'imgsim failures' shows them and why"),
+        (3, 2, "3 rejected rows and 2 rejected images; 'imgsim failures' shows them and why"),
+    ],
+)
+def test_rejected_rows_and_images_are_named_apart(rows: int, images: int, problem: str) -> None:
+    result = no_rejects(rows, images)
+
+    assert (result.passed, result.problem) == (not problem, problem)
+    assert result.metadata == {"rejected": rows, "rejected_images": images}

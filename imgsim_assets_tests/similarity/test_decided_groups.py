@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imgsim_assets.pipeline.checks import groups_coherent
 from imgsim_assets.pipeline.decisions import record_decisions
+from imgsim_assets.pipeline.group_checks import groups_coherent
 from imgsim_assets.pipeline.settings import CheckSettings
 from imgsim_assets.pipeline.status import store_status
 from imgsim_assets.reviews.table import SCHEMA, add_reviews

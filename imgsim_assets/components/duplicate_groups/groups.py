@@ -36,7 +36,7 @@ from imgsim_assets.components.reviews import DeclaredReviews, group_reviews
 from imgsim_assets.components.store.resource import TABLE_ASSET, open_store
 from imgsim_assets.components.thresholds import describe_threshold
 from imgsim_assets.encoders.settings import EncoderSettings
-from imgsim_assets.pipeline.check_names import GROUPS_COHERENT, ONE_CANONICAL_PER_GROUP
+from imgsim_assets.pipeline.check_names import GROUPS_COHERENT, GROUPS_VALID
 from imgsim_assets.pipeline.settings import (
     CatalogSettings,
     CheckSettings,
@@ -65,7 +65,7 @@ def _check_specs(
     key: dg.AssetKey, links: LinkSettings, settings: CheckSettings
 ) -> list[dg.AssetCheckSpec]:
     return [
-        invariant_spec(key, ONE_CANONICAL_PER_GROUP, _CHECK_DESCRIPTION, settings),
+        invariant_spec(key, GROUPS_VALID, _CHECK_DESCRIPTION, settings),
         dg.AssetCheckSpec(
             GROUPS_COHERENT,
             asset=key,
@@ -227,7 +227,7 @@ def _result(
     )
     from imgsim_assets.components.left_out import describe_left_out
     from imgsim_assets.components.metadata import linked_image, preview, table_metadata
-    from imgsim_assets.pipeline import checks
+    from imgsim_assets.pipeline import group_checks
 
     commit = table.at(report.version)
     rows = table.read(commit)
@@ -244,6 +244,7 @@ def _result(
         "incremental": report.incremental,
         "device": report.device,
         "seconds": round(report.seconds, 3),
+        "encoder": report.encoder,
         "encoder_fingerprint": report.fingerprint,
         **{f"judged_{verdict}": count for verdict, count in report.decisions.items()},
         "preview": preview(rows),
@@ -257,9 +258,9 @@ def _result(
             store, table.name, report.version, "groups.jpg", sheet
         )
     limits = settings.checks
-    coherent = checks.groups_coherent(table, commit, limits)
+    coherent = group_checks.groups_coherent(table, commit, limits)
     results = [
-        *invariant_results({ONE_CANONICAL_PER_GROUP: checks.one_canonical_per_group(rows)}, limits),
+        *invariant_results({GROUPS_VALID: group_checks.groups_valid(rows)}, limits),
         asset_check(GROUPS_COHERENT, coherent, severity=limits.severity),
         *recall_results(commit, links, limits),
     ]

@@ -87,6 +87,7 @@ def _describe(store: "Store", name: str, evaluation: "EncoderEvaluation") -> dic
         "images": evaluation.images,
         "pairs": evaluation.pairs,
         "seconds": round(evaluation.seconds, 3),
+        "encoder": evaluation.encoder,
         "encoder_fingerprint": evaluation.fingerprint,
         "recall": svg(
             small_bar_chart(

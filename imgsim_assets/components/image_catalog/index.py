@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from imgsim_assets.index.stage import IndexReport
-    from imgsim_assets.pipeline.checks import CheckResult
+    from imgsim_assets.pipeline.check_result import CheckResult
     from imgsim_assets.storage.store import Store
 
 VERSION = "1"
@@ -105,6 +105,7 @@ def _describe(
         "rebuilt": report.rebuilt,
         "file_bytes": report.bytes,
         "seconds": round(report.seconds, 3),
+        "encoder": report.encoder,
         "encoder_fingerprint": report.fingerprint,
         "dagster/column_schema": schema_of(entries.schema),
         "preview": preview(entries),

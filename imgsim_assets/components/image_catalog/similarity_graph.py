@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     import polars as pl
 
-    from imgsim_assets.pipeline.checks import CheckResult
+    from imgsim_assets.pipeline.check_result import CheckResult
     from imgsim_assets.similarity.graph import GraphReport
     from imgsim_assets.similarity.settings import GraphSettings
     from imgsim_assets.storage.store import Store
@@ -163,6 +163,7 @@ def _describe(
         "incremental": report.incremental,
         "device": report.device,
         "seconds": round(report.seconds, 3),
+        "encoder": report.encoder,
         "encoder_fingerprint": report.fingerprint,
         "preview": preview(edges),
     }

@@ -43,7 +43,7 @@ from imgsim_assets.similarity.settings import MatchSettings
 if TYPE_CHECKING:
     import polars as pl
 
-    from imgsim_assets.pipeline.checks import CheckResult
+    from imgsim_assets.pipeline.check_result import CheckResult
     from imgsim_assets.pipeline.match import MatchPipeline
     from imgsim_assets.similarity.matches import MatchReport
     from imgsim_assets.storage.store import Store

@@ -72,6 +72,7 @@ def describe_matches(
         "incremental": report.incremental,
         "device": report.device,
         "seconds": round(report.seconds, 3),
+        "encoder": report.encoder,
         "encoder_fingerprint": report.fingerprint,
     }
     if last.get(_VERSION) == dg.MetadataValue.int(report.version):
