@@ -69,7 +69,7 @@ def _is_problem(said: sync_api.ConsoleMessage) -> bool:
 
 def _open(page: sync_api.Page, address: str, query: str = "") -> None:
     page.goto(address + query)
-    page.locator("#candidates button, #empty:not([hidden])").first.wait_for()
+    page.locator("#candidates button, #empty:not([hidden], [aria-busy])").first.wait_for()
 
 
 def _position(page: sync_api.Page) -> str:
@@ -145,8 +145,8 @@ def test_undo_takes_the_last_decision_back(
 
     page.keyboard.press("z")
 
-    _wait_until_saved(page)
     sync_api.expect(page.locator("#position")).to_have_text("1 of 24")
+    _wait_until_saved(page)
     assert page.locator(".choice[aria-pressed=true]").count() == 0
     table = reviews_table(shop.store, NAME)
     assert read_reviews(table, table.latest())["verdict"].to_list() == ["different", "cleared"]
@@ -191,11 +191,11 @@ def test_candidate_is_chosen_and_judged_by_keyboard(
 
 def test_hostile_text_is_shown_as_text(page: sync_api.Page, address: str) -> None:
     _open(page, address, "?tab=all")
-    for _ in range(24):
+    for number in range(24):
+        sync_api.expect(page.locator("#position")).to_have_text(f"{number + 1} of 24")
         if page.locator(".stage figcaption bdi").first.inner_text() == HOSTILE_ID:
             break
         page.keyboard.press("ArrowDown")
-        page.wait_for_timeout(50)
 
     cells = page.locator("#comparison td bdi")
     texts = cells.all_inner_texts()
@@ -296,6 +296,46 @@ def test_page_works_below_a_path_with_a_token_and_a_reviewer_from_the_proxy(
         page.goto("about:blank")
     table = reviews_table(shop.store, NAME)
     assert read_reviews(table, table.latest())["reviewer"].to_list() == ["bob"]
+
+
+def test_decision_waits_for_the_name_that_a_proxy_passes(
+    page: sync_api.Page, address: str, shop: ReviewShop
+) -> None:
+    held: list[sync_api.Route] = []
+    page.route(address.replace("/review/", "/api/review/"), lambda route: held.append(route))
+    _open(page, address, "?tab=all")
+
+    page.keyboard.press("a")
+    page.keyboard.press("j")
+    summary = held[0].fetch().json()
+    held[0].fulfill(json={**summary, "reviewer": "bob"})
+
+    sync_api.expect(page.locator("#progress-text")).to_contain_text("1 of 24 judged")
+    assert _position(page) == "2 of 24"
+    _wait_until_saved(page)
+    table = reviews_table(shop.store, NAME)
+    assert read_reviews(table, table.latest())["verdict"].to_list() == ["match"]
+
+
+def test_pair_of_the_tab_before_is_neither_judged_nor_hidden_by_a_tab_that_loads(
+    page: sync_api.Page, address: str
+) -> None:
+    held: list[sync_api.Route] = []
+    page.route("**/pairs?tab=random*", lambda route: held.append(route))
+    _open(page, address, "?tab=all")
+
+    page.get_by_role("link", name="Random").click()
+    sync_api.expect(page.locator("#empty")).to_have_text("Loading the pairs")
+    page.keyboard.press("a")
+    sync_api.expect(page.locator("#reviewer")).to_be_hidden()
+    page.get_by_role("link", name="All matches").click()
+    sync_api.expect(page.locator("#pair")).to_be_visible()
+    page.get_by_role("link", name="Random").click()
+    page.get_by_role("link", name="All matches").click()
+    sync_api.expect(page.locator("#position")).to_have_text("1 of 24")
+    page.wait_for_timeout(1000)  # in which the other tab would say that it loads
+
+    sync_api.expect(page.locator("#pair")).to_be_visible()
 
 
 def test_theme_is_kept_over_a_reload(page: sync_api.Page, address: str) -> None:

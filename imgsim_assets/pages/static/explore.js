@@ -94,7 +94,9 @@ if (name) {
   name.form.addEventListener("submit", (event) => event.preventDefault());
 }
 
-document.addEventListener("submit", async (event) => {
+// One request after the other: the last decision about a pair is the last one that is recorded.
+let recorded = Promise.resolve();
+document.addEventListener("submit", (event) => {
   const form = event.target.closest("[data-judge]");
   if (!form) return;
   event.preventDefault();
@@ -105,10 +107,15 @@ document.addEventListener("submit", async (event) => {
   }
   const fields = new FormData(form, event.submitter);
   if (reviewer() !== null) fields.set("reviewer", reviewer());
+  recorded = recorded.then(() => record(form, fields));
+});
+
+async function record(form, fields) {
   const verdict = fields.get("verdict");
   try {
     const headers = { accept: "application/json" };
-    const response = await fetch(form.action, { method: "POST", body: new URLSearchParams(fields), headers });
+    const body = new URLSearchParams(fields);
+    const response = await fetch(form.action, { method: "POST", body, headers, keepalive: true });
     if (!response.ok) throw new Error((await response.json()).detail);
   } catch (error) {
     say(`Not recorded: ${error.message}`);
@@ -119,4 +126,4 @@ document.addEventListener("submit", async (event) => {
     else button.setAttribute("aria-pressed", String(button.value === verdict));
   }
   say(verdict === "cleared" ? "The decision is taken back." : `Recorded: ${verdict}. The next run honours it.`);
-});
+}

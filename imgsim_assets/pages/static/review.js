@@ -45,6 +45,7 @@ const help = new Help();
 const viewer = new Viewer(byId("viewer"), api, showImage);
 const decisions = new Decisions(api, showSaving, undoFailed);
 const state = { summary: null, queue: null, position: 0, pair: null, candidate: null, deciding: false };
+const summarized = getJson(api).then(showSummary);
 
 // ---- start, tabs and places
 
@@ -52,28 +53,27 @@ async function start() {
   const query = new URLSearchParams(location.search);
   const tab = query.get("tab") in TITLES ? query.get("tab") : "new";
   const position = Number.parseInt(query.get("position") ?? "", 10);
-  const [summary] = await Promise.all([
-    getJson(api),
-    openTab(tab, Number.isSafeInteger(position) && position >= 0 ? position : null),
-  ]);
-  showSummary(summary);
+  await Promise.all([summarized, openTab(tab, Number.isSafeInteger(position) && position >= 0 ? position : null)]);
   setInterval(lookForNews, NEWS_MS);
 }
 
 async function openTab(tab, position = null) {
   const queue = new Queue(api, tab, state.queue?.version);
   state.queue = queue;
+  state.candidate = null; // a pair of another tab is judged no more
   showTabs();
-  const waiting = setTimeout(showLoading, LOADING_MS);
+  const waiting = setTimeout(() => showLoading(queue), LOADING_MS);
   await queue.load(position ?? 0).finally(() => clearTimeout(waiting));
   if (state.queue !== queue) return;
   showTabs();
   await goTo(position === null ? (queue.firstOpen ?? 0) : position);
 }
 
-function showLoading() {
+function showLoading(queue) {
+  if (state.queue !== queue) return;
   byId("pair").hidden = true;
   byId("empty").hidden = false;
+  byId("empty").setAttribute("aria-busy", "true");
   byId("empty").textContent = "Loading the pairs";
 }
 
@@ -82,6 +82,7 @@ async function goTo(position) {
   const last = Math.max(0, queue.total - 1);
   state.position = Math.min(Math.max(0, position), last);
   const target = state.position;
+  if (!queue.pairs.has(target)) state.candidate = null; // the pair of another place is judged no more
   const pair = await queue.at(target);
   if (state.queue !== queue || state.position !== target) return;
   state.pair = pair;
@@ -159,6 +160,7 @@ function showPair(pair) {
   const isEmpty = pair === null;
   byId("pair").hidden = isEmpty;
   byId("empty").hidden = !isEmpty;
+  byId("empty").removeAttribute("aria-busy");
   showProgress();
   if (isEmpty) {
     byId("empty").textContent = EMPTY[state.queue.tab] ?? "There is no pair in this tab.";
@@ -218,6 +220,7 @@ function candidateButton(pair) {
 
 /** Show another image of an item; a decision is then about that image. */
 function showImage(side, image) {
+  if (!state.candidate) return;
   const pair = { ...state.candidate, [`${side}_image`]: image.image, [`${side}_sha256`]: image.sha256 };
   showCandidate(pair);
 }
@@ -252,25 +255,32 @@ function announce(pair, before = "") {
 
 // ---- decisions
 
+/** The name of the person who decides; the summary has the one that a proxy passes. */
+async function requirePerson() {
+  await summarized.catch(() => {}); // start() shows why it failed
+  return reviewer.require();
+}
+
 async function decide(verdict) {
-  const pair = state.candidate;
+  const { candidate: pair, queue, position } = state;
   if (!pair || pair.right_id === null || state.deciding) return;
-  state.deciding = true;
-  const person = await reviewer.require().finally(() => (state.deciding = false));
-  if (!person) return;
   const note = byId("note").value.trim();
+  state.deciding = true;
+  const person = await requirePerson().finally(() => (state.deciding = false));
+  if (!person) return;
   const before = pair.verdict;
-  decisions.made.push({ pair, before, queue: state.queue, position: state.position });
+  decisions.made.push({ pair, before, queue, position });
   decisions.send(pair, verdict, person, note, before);
-  state.queue.mark(pair, verdict, { reviewer: person, note: note || null });
+  queue.mark(pair, verdict, { reviewer: person, note: note || null });
   adjustCounts(before, verdict);
-  if (state.position < state.queue.total - 1) await goTo(state.position + 1);
+  if (state.queue !== queue || state.position !== position) return showProgress();
+  if (position < queue.total - 1) await goTo(position + 1);
   else {
     showProgress();
     showCandidate(pair);
     showCandidates(state.pair).catch(showError);
   }
-  announce(state.pair, `${WORDS[verdict]}. `);
+  if (state.queue === queue) announce(state.pair, `${WORDS[verdict]}. `);
 }
 
 /** Take the last decision back, or that about the pair that is shown after a reload. */
@@ -278,7 +288,7 @@ async function undo() {
   const last = decisions.made.pop();
   const pair = last?.pair ?? state.candidate;
   if (!pair || (!last && !pair.verdict)) return;
-  const person = await reviewer.require();
+  const person = await requirePerson();
   if (!person) return;
   const verdict = last?.before ?? null;
   const before = pair.verdict;
@@ -286,7 +296,7 @@ async function undo() {
   decisions.send(pair, verdict ?? "cleared", person, "", before);
   state.queue.mark(pair, verdict, { reviewer: verdict ? person : null });
   if (last && last.queue === state.queue) await goTo(last.position);
-  else showCandidate(state.candidate);
+  else if (state.candidate) showCandidate(state.candidate);
   showProgress();
   byId("announcement").textContent = "Decision taken back";
 }
@@ -332,6 +342,7 @@ function setView(view) {
 }
 
 function otherCandidate(step) {
+  if (!state.candidate) return;
   const candidates = state.candidates ?? [];
   const index = candidates.findIndex((each) => pairKey(each) === pairKey(state.candidate));
   const chosen = candidates[index + step];

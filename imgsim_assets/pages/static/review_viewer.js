@@ -38,6 +38,8 @@ export class Viewer {
     clearInterval(this.timer);
     this.timer = null;
     this.drawing += 1;
+    this.single = null; // what was loaded for another pair
+    this.found = null;
     if (!this.pair) return;
     const isSingle = this.view === "flicker" || this.view === "difference";
     this.stage = element("div", { class: "stage" });
