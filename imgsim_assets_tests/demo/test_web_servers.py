@@ -12,6 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from imgsim_assets_tests.support.ports import free_port
+from imgsim_assets_tests.support.processes import BUSY_S
+
 _ROOT = Path(__file__).parents[2]
 # Answers as Dagster's web server does, and tells how it ends.
 _DAGSTER = """
@@ -36,16 +39,9 @@ sys.exit(run_web_servers(dagster, Path(sys.argv[2]), port=sys.argv[3], serve_por
 """
 
 
-def _free_ports() -> tuple[str, str]:
-    with socket.socket() as first, socket.socket() as second:
-        for each in (first, second):
-            each.bind(("127.0.0.1", 0))
-        return str(first.getsockname()[1]), str(second.getsockname()[1])
-
-
 @pytest.fixture
 def ports() -> tuple[str, str]:
-    return _free_ports()
+    return str(free_port()), str(free_port())
 
 
 @pytest.fixture
@@ -63,7 +59,7 @@ def servers(tmp_path: Path, ports: tuple[str, str]) -> Iterator[subprocess.Popen
         yield process
     finally:
         process.terminate()
-        process.communicate(timeout=60)
+        process.communicate(timeout=BUSY_S)
 
 
 def _read_until(process: subprocess.Popen[str], text: str) -> str:
@@ -81,7 +77,7 @@ def test_both_addresses_are_printed_and_an_interrupt_stops_both(
 ) -> None:
     said = _read_until(servers, "Ctrl-C stops both")
     servers.send_signal(signal.SIGINT)
-    rest, _ = servers.communicate(timeout=60)
+    rest, _ = servers.communicate(timeout=BUSY_S)
 
     for port in ports:
         assert f"http://127.0.0.1:{port}\n" in said
@@ -100,7 +96,7 @@ def test_a_server_that_ends_stops_the_other_one(tmp_path: Path, ports: tuple[str
         env={**os.environ, "PYTHONPATH": str(_ROOT), "IMGSIM_STORE": str(tmp_path / "store")},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=BUSY_S,
         check=False,
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import secrets
 import shutil
@@ -17,6 +16,7 @@ import pytest
 
 from imgsim_assets.demo.loopback import open_loopback
 from imgsim_assets_tests.deploy.files import services
+from imgsim_assets_tests.support.ports import free_port
 
 Command = Sequence[str | Path]
 _PORTS = (
@@ -58,7 +58,7 @@ def ray(folder: Path) -> Engine:
     pytest.importorskip("dagster_ray")
     # A second node does not join a head node whose address is 127.0.0.1.
     address = pytest.importorskip("ray.util").get_node_ip_address()
-    port, dashboard, *ports = _free_ports(2 + 3 * 4)
+    port, dashboard, *ports = (free_port() for _ in range(2 + 3 * 4))
     # Nodes of one machine differ in their ports only. The path of a socket may be 107 bytes long.
     common = (
         *("--block", f"--node-ip-address={address}"),
@@ -96,7 +96,7 @@ def celery(folder: Path) -> Engine:
     server = shutil.which("redis-server")
     if server is None:
         pytest.skip("redis is not installed (apt-get install redis-server)")
-    (port,) = _free_ports(1)
+    port = free_port()
     redis = (server, "--port", str(port), "--bind", "127.0.0.1", "--dir", folder, "--save", "")
     worker = [str(word) for word in services()["celery_worker"]["command"]]
     worker[0] = str(_program(worker[0]))
@@ -132,11 +132,3 @@ def _answers(port: int) -> bool:
 
 def _program(name: str) -> Path:
     return Path(sys.executable).with_name(name)
-
-
-def _free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        opened = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in opened:
-            each.bind(("127.0.0.1", 0))
-        return [int(each.getsockname()[1]) for each in opened]

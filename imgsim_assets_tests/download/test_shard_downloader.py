@@ -90,12 +90,14 @@ def test_idle_requests_at_most_double_the_concurrency(catalog: Catalog) -> None:
         connection.send(response(IMAGE))
 
     def end() -> None:
+        wait_until(lambda: len(silent.requests) >= 6)
+        time.sleep(2.0)  # in which idle requests would let others start
         request_counts.append(len(silent.requests))
         ended.set()
 
     with FaultyServer(after_a_long_silence) as silent:
         catalog.declare({f"{number:02}": silent.url(f"/{number}") for number in range(12)})
-        threading.Timer(4.0, end).start()
+        threading.Thread(target=end).start()
         (report,) = catalog.run(
             fast_settings(concurrency=3, max_per_host=12, timeout_s=20.0, read_timeout_s=20.0)
         )
@@ -402,7 +404,7 @@ def test_run_discards_items_that_another_run_has_fetched(
         other = catalog.start(fast_settings(max_per_host=2), commit_every=0.05)
         wait_until(lambda: catalog.committed_rows() > 0)
         catalog.run(fast_settings(max_per_host=2))
-        assert other.wait(60) == 0
+        assert other.wait(600) == 0
         other.communicate()
         request_count = len(server.requests)
     assert set(catalog.statuses().values()) == {"ok"}

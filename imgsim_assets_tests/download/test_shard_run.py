@@ -45,7 +45,12 @@ def test_slow_host_delays_only_its_own_items(catalog: Catalog, shop: PageServer)
 
 @pytest.mark.parametrize("limit", [1, 3])
 def test_max_per_host_limits_concurrent_requests(catalog: Catalog, limit: int) -> None:
-    with FaultyServer(slow_page(response(IMAGE))) as server:
+    def page(connection: Connection) -> None:
+        connection.wait(lambda: server.max_concurrent >= limit)
+        time.sleep(0.05)  # in which more than allowed would come
+        connection.send(response(IMAGE))
+
+    with FaultyServer(page) as server:
         catalog.declare({str(number): server.url(f"/{number}") for number in range(12)})
         catalog.run(fast_settings(concurrency=16, max_per_host=limit))
     assert server.max_concurrent == limit
@@ -61,7 +66,7 @@ def test_max_per_host_includes_retries(catalog: Catalog) -> None:
 
 
 def test_concurrency_limits_requests_to_all_hosts(catalog: Catalog) -> None:
-    gauge = Gauge()
+    gauge = Gauge(expected=5)
     with ExitStack() as stack:
         servers = [stack.enter_context(FaultyServer(gauge.answer)) for _ in range(4)]
         urls = [server.url(f"/{number}") for server in servers for number in range(4)]
@@ -195,9 +200,10 @@ def test_older_version_of_the_ledger_stays_readable(catalog: Catalog, shop: Page
 
 
 class Gauge:
-    """Answers slowly, and records the peak of concurrent requests in `peak`."""
+    """Answers once so many requests came at once; records the peak of concurrent ones in `peak`."""
 
-    def __init__(self) -> None:
+    def __init__(self, expected: int) -> None:
+        self._expected = expected
         self.peak = 0
         self._active = 0
         self._lock = threading.Lock()
@@ -206,7 +212,8 @@ class Gauge:
         with self._lock:
             self._active += 1
             self.peak = max(self.peak, self._active)
-        time.sleep(0.05)
+        connection.wait(lambda: self.peak >= self._expected)
+        time.sleep(0.05)  # in which more than allowed would come
         with self._lock:
             self._active -= 1
         connection.send(response(IMAGE))

@@ -364,7 +364,7 @@ def test_hanging_object_store_delays_neither_commits_nor_other_items(
         allowed_url_prefixes=("s3://bucket/",),
         max_per_host=30,
         circuit_breaker_threshold=40,
-        timeout_s=2,
+        timeout_s=4,
     )
     try:
         with ImagesStage(

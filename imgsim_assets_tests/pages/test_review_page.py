@@ -333,7 +333,7 @@ def test_pair_of_the_tab_before_is_neither_judged_nor_hidden_by_a_tab_that_loads
     page.get_by_role("link", name="Random").click()
     page.get_by_role("link", name="All matches").click()
     sync_api.expect(page.locator("#position")).to_have_text("1 of 24")
-    page.wait_for_timeout(1000)  # in which the other tab would say that it loads
+    page.wait_for_timeout(600)  # in which the other tab would say that it loads
 
     sync_api.expect(page.locator("#pair")).to_be_visible()
 

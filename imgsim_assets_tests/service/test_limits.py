@@ -12,6 +12,7 @@ from imgsim_assets.service.app import create_app
 from imgsim_assets.service.settings import ServeSettings
 from imgsim_assets.storage.store import Store
 from imgsim_assets_tests.support.catalogs import indexed, tiny
+from imgsim_assets_tests.support.downloads import wait_until
 from imgsim_assets_tests.support.served import Served, read_all
 
 UPLOAD = "/api/query/products/image"
@@ -56,7 +57,7 @@ def test_connection_without_a_request_is_closed(served: Store, sent: bytes) -> N
 
 
 def test_slow_second_request_of_a_connection_is_closed(served: Store) -> None:
-    with Served(served, header_timeout_s=0.2) as server, server.connect() as connection:
+    with Served(served, header_timeout_s=1) as server, server.connect() as connection:
         connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert b"ok" in connection.recv(65536)
         connection.sendall(b"GET /heal")
@@ -80,9 +81,10 @@ def test_client_that_does_not_read_its_response_is_cut_off(served: Store) -> Non
     sha256 = served.blobs.put(bytes(30_000_000))
     served.blobs.flush()
     request = f"GET /api/images/{sha256} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
-    with Served(served, header_timeout_s=0.3) as server, server.connect() as connection:
+    with Served(served, header_timeout_s=1) as server, server.connect() as connection:
         connection.sendall(request)
-        time.sleep(1.5)
+        wait_until(lambda: server.connections == 1)
+        wait_until(lambda: server.connections == 0)
         received = read_all(connection)
 
     assert 0 < len(received) < 30_000_000

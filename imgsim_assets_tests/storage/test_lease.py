@@ -16,6 +16,7 @@ from imgsim_assets.storage.files import Files
 from imgsim_assets.storage.lease import Lease
 from imgsim_assets.storage.local_files import LocalFiles
 from imgsim_assets.storage.store import Store, open_files
+from imgsim_assets_tests.support.downloads import wait_until
 
 PATH = "things/_leases/000"
 
@@ -54,7 +55,8 @@ def test_waiting_for_a_lease_logs_once(store: Store, monkeypatch: pytest.MonkeyP
     with Lease(store.files, PATH, work="it"):
         waiting = threading.Thread(target=wait)
         waiting.start()
-        time.sleep(0.2)
+        wait_until(lambda: bool(messages))
+        time.sleep(0.1)  # in which it looks again
     waiting.join(30)
     assert messages == ["another run is working on things shard 000; waiting for it"]
 

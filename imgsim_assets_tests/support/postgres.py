@@ -7,7 +7,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -15,6 +14,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
+
+from imgsim_assets_tests.support.ports import free_port
 
 _NAME, _PASSWORD = "dagster", "pass/word: 1"
 
@@ -63,9 +64,7 @@ def running() -> Iterator[Mapping[str, str]]:
             stdout=subprocess.DEVNULL,
             check=True,
         )
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = str(free.getsockname()[1])
+        port = str(free_port())
         options = {
             "listen_addresses": "127.0.0.1",
             "unix_socket_directories": folder,
@@ -93,7 +92,7 @@ def running() -> Iterator[Mapping[str, str]]:
 
 
 def _create_database(programs: Path, port: str) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while True:
         done = subprocess.run(
             [programs / "createdb", "-h", "127.0.0.1", "-p", port, "-U", _NAME, "-w", _NAME],

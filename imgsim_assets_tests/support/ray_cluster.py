@@ -6,13 +6,14 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+
+from imgsim_assets_tests.support.ports import free_port
 
 _START_S = 600.0
 # In the output of `ray start`.
@@ -33,7 +34,7 @@ class RayCluster:
 
         self._folder = folder
         self._nodes: list[subprocess.Popen[bytes]] = []
-        self._ports = port, client_port = _free_port(), _free_port()
+        self._ports = port, client_port = free_port(), free_port()
         self.client_address = f"ray://127.0.0.1:{client_port}"
         # Nodes of one machine know each other by its own address, not by loopback.
         self.address = f"{get_node_ip_address()}:{port}"
@@ -90,7 +91,7 @@ class RayCluster:
             *("--object-store-memory=100000000", "--include-log-monitor=false"),
             f"--temp-dir={self._folder / 'ray'}",
             # A raylet would wait for ports that others choose, not long enough on a slow machine.
-            *(f"--{part}-port={_free_port()}" for part in _PARTS),
+            *(f"--{part}-port={free_port()}" for part in _PARTS),
             *options,
         ]
         environment = {
@@ -178,10 +179,3 @@ def _command(process: int) -> bytes:
         return Path(f"/proc/{process}/cmdline").read_bytes()
     except OSError:
         return b""
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port

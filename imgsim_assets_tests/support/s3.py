@@ -17,6 +17,8 @@ import fsspec
 import pytest
 from moto.server import ThreadedMotoServer
 
+from imgsim_assets_tests.support.ports import free_port
+
 
 @contextlib.contextmanager
 def running() -> Iterator[str]:
@@ -34,9 +36,7 @@ def running() -> Iterator[str]:
 @contextlib.contextmanager
 def serving(name: str, folder: Path) -> Iterator[str]:
     """Run the server localbucket or nanio over a folder; yields the endpoint's URL."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
+    port = str(free_port())
     command = {
         "localbucket": [str(folder), "--host", "127.0.0.1", "--port", port],
         "nanio": ["serve", "--data-dir", str(folder), "--host", "127.0.0.1", "--port", port],
@@ -56,7 +56,7 @@ def serving(name: str, folder: Path) -> Iterator[str]:
 
 
 def _wait_for(port: int) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while True:
         try:
             socket.create_connection(("127.0.0.1", port), timeout=1).close()

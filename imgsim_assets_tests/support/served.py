@@ -46,6 +46,11 @@ class Served:
         """Ask the server to stop, as SIGTERM does."""
         self._server.should_exit = True
 
+    @property
+    def connections(self) -> int:
+        """How many connections are open."""
+        return len(self._server.server_state.connections)
+
     def connect(self) -> socket.socket:
         """A connection on which nothing was sent."""
         return socket.create_connection(("127.0.0.1", self.port), timeout=60)

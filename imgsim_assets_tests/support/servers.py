@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from imgsim_assets.demo.loopback import open_loopback
+from imgsim_assets_tests.support.ports import free_port
 from imgsim_assets_tests.support.processes import BUSY_S
 from imgsim_assets_tests.support.projects import Project
 
@@ -137,9 +137,7 @@ class Servers:
         self._start("daemon", "-m", "imgsim_assets_tests.support.fast_daemon", "run")
 
     def start_web_server(self) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self._port = free.getsockname()[1]
+        self._port = free_port()
         self._start("web", "-m", "dagster_webserver", "-h", "127.0.0.1", "-p", str(self._port))
         self.wait_for(self._location_is_loaded, "the web server to load the location")
 

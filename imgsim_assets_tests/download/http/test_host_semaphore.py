@@ -23,7 +23,7 @@ def test_semaphore_limits_concurrent_holders() -> None:
             finished += 1
             semaphore.release()
 
-        await asyncio.wait_for(asyncio.gather(*(work() for _ in range(40))), 10)
+        await asyncio.wait_for(asyncio.gather(*(work() for _ in range(40))), 30)
         return most, finished
 
     assert asyncio.run(max_concurrent()) == (3, 40)

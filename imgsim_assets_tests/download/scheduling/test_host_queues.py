@@ -35,7 +35,7 @@ def test_take_alternates_between_hosts(hosts: list[str]) -> None:
         queues = HostQueues(numbered_items(hosts), host_of, per_host=100)
         taken = []
         for _ in hosts:
-            item = await asyncio.wait_for(queues.take(), 5)
+            item = await asyncio.wait_for(queues.take(), 30)
             assert item is not None
             taken.append(item)
         return taken
@@ -59,7 +59,7 @@ def test_full_host_does_not_block_other_hosts(hosts: list[str], per_host: int) -
         taken: Counter[str] = Counter()
         room = sum(min(count, per_host) for count in Counter(hosts).values())
         for _ in range(room):
-            item = await asyncio.wait_for(queues.take(), 5)
+            item = await asyncio.wait_for(queues.take(), 30)
             assert item is not None
             taken[host_of(item)] += 1
         return taken
@@ -177,7 +177,7 @@ def test_drop_host_returns_waiting_items_only() -> None:
         assert queues.drop_host("other") == []
         queues.done(item_number("b", 0))
         queues.done(item_number("a", 0))
-        assert await asyncio.wait_for(queues.take(), 5) is None
+        assert await asyncio.wait_for(queues.take(), 30) is None
 
     asyncio.run(scenario())
 
@@ -185,7 +185,7 @@ def test_drop_host_returns_waiting_items_only() -> None:
 def test_take_returns_none_without_items() -> None:
     async def scenario() -> ItemNumber | None:
         queues: HostQueues = HostQueues([], host_of, per_host=1)
-        return await asyncio.wait_for(queues.take(), 5)
+        return await asyncio.wait_for(queues.take(), 30)
 
     assert asyncio.run(scenario()) is None
 
