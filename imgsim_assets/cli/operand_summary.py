@@ -56,9 +56,10 @@ class OperandSummary:
             options: the options of the command, by the keys of the settings that they set.
         """
         status, done = self.status, self.report
-        images = status.images + sum(status.fetch_failures.values())
-        several = f" with {counted(images, 'image')}" if images != status.items else ""
-        items = f"{counted(status.items, 'item')}{several}"
+        fetched, count = status.images or 0, status.items or 0  # a damaged table raises
+        images = fetched + sum(status.fetch_failures.values())
+        several = f" with {counted(images, 'image')}" if images != count else ""
+        items = f"{counted(count, 'item')}{several}"
         line = f"{self.arg.title}: {items}, {status.usable_items} usable"
         if done is not None:
             line += (

@@ -22,6 +22,11 @@ from imgsim_assets.similarity.settings import APPROXIMATE
 from imgsim_assets.storage.store import Store
 from imgsim_assets.text import counted
 
+_LOOKED_AT = (
+    "looked at: ids, hashes, statuses, and the sizes of the tables' files; 'imgsim verify' reads "
+    "everything"
+)
+
 
 @click.command(
     epilog="""\b
@@ -39,6 +44,9 @@ def command(catalogs: tuple[str, ...], store: Store, as_json: bool) -> int:
     A table is stale when its inputs have other items, or vectors of another encoder, than those it
     was computed from. It is empty when none of its images was fetched or has a vector. Where a file
     is damaged, the rest is shown, and the exit code is 3.
+
+    Read are ids, hashes and statuses, and of all files of the tables their sizes; 'imgsim verify'
+    reads everything.
     """
     existing = catalog_names(store)
     for name in catalogs:
@@ -60,16 +68,18 @@ def command(catalogs: tuple[str, ...], store: Store, as_json: bool) -> int:
             ]
         results = [*map(_match_line, status.matches), *map(_group_line, status.groups)]
         problems = [f"\nproblem: {problem}" for problem in status.problems]
-        echo("\n".join([f"store: {store.url}", *lines, *results, *problems]))
+        echo("\n".join([f"store: {store.url}", *lines, *results, *problems, f"\n{_LOOKED_AT}"]))
     return EXIT_PROBLEMS_FOUND if status.problems else 0
 
 
 def _catalog_lines(status: CatalogStatus) -> Iterator[str]:
-    usable = f" ({status.usable_items} usable)" if status.usable_items < status.items else ""
+    usable = ""
+    if status.usable_items is not None and status.usable_items < (status.items or 0):
+        usable = f" ({status.usable_items} usable)"
     yield (
-        f"\n{status.name}: {counted(status.items, 'item')}{usable}, "
-        f"{counted(status.images, 'image')}, {counted(status.vectors, 'vector')} by "
-        f"{status.encoder or 'no encoder yet'}"
+        f"\n{status.name}: {_counted(status.items, 'item')}{usable}, "
+        f"{_counted(status.images, 'image')}, {_counted(status.vectors, 'vector')} by "
+        f"{_encoder(status)}"
     )
     yield "  " + ", ".join(
         f"{stage} {state}{_recall(status.recalls[stage]) if stage in status.recalls else ''}"
@@ -84,6 +94,17 @@ def _catalog_lines(status: CatalogStatus) -> Iterator[str]:
         yield f"  failed: {failures}"
     if status.retryable:
         yield f"  {status.retryable} retryable: imgsim retry {status.name} --retryable"
+
+
+def _counted(number: int | None, noun: str) -> str:
+    """A number with its noun, which a damaged file may keep from being known."""
+    return counted(number, noun) if number is not None else f"unknown {noun}s"
+
+
+def _encoder(status: CatalogStatus) -> str:
+    if status.encoder is not None:
+        return status.encoder
+    return "no encoder yet" if status.vectors is not None else "an unknown encoder"
 
 
 def _match_line(match: MatchStatus) -> str:
@@ -121,8 +142,9 @@ def _judged(match: MatchStatus) -> str:
 
 def _group_line(group: GroupStatus) -> str:
     suspicious = f"\n  {group.suspicious} suspicious: imgsim verify" if group.suspicious else ""
+    groups = f"{_counted(group.groups, 'group')} of {counted(group.grouped, 'item')}"
     return (
-        f"\n{group.table}: {counted(group.groups, 'group')} of {counted(group.grouped, 'item')} of "
-        f"{' and '.join(group.catalogs)}, at {group.threshold:g}, {group.freshness}"
+        f"\n{group.table}: {groups} of {' and '.join(group.catalogs)}, at {group.threshold:g}, "
+        f"{group.freshness}"
         f"{_recall(group.recall) if group.method == APPROXIMATE else ''}{suspicious}"
     )

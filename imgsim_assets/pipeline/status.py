@@ -13,8 +13,9 @@ import polars as pl
 from imgsim_assets.catalog.stage import items_table, rejected_images, rejects_table
 from imgsim_assets.download.ledger.table import ledger_table
 from imgsim_assets.download.status import OK
-from imgsim_assets.encoders.recorded import recorded_name
+from imgsim_assets.encoders.recorded import FINGERPRINT, recorded_name
 from imgsim_assets.encoders.table import embeddings_table
+from imgsim_assets.encoders.vectors import VectorTable
 from imgsim_assets.errors import CorruptFileError, FormatError
 from imgsim_assets.index.stage import index_table
 from imgsim_assets.pipeline import freshness
@@ -31,9 +32,13 @@ from imgsim_assets.similarity.review_threshold import threshold_of
 from imgsim_assets.similarity.settings import CROSS_CATALOG_GROUPS, EXACT, METHOD
 from imgsim_assets.storage.commit import Commit
 from imgsim_assets.storage.store import Store
+from imgsim_assets.storage.table import Table
 
 _GRAPH = "similarity_graph"
 _UNKNOWN: Freshness = "unknown"
+_NOT_KNOWN: tuple[int | None, int | None] = (None, None)
+_LEDGER = {"status": pl.String, "retryable": pl.Boolean}
+_EMBEDDINGS = {"id": pl.String, "status": pl.String}
 _Value = TypeVar("_Value")
 
 
@@ -43,14 +48,15 @@ class CatalogStatus:
 
     Attributes:
         name: the catalog.
-        items: rows of `<name>/items`.
+        items: rows of `<name>/items`. This and other counts are None where a damaged file keeps
+            them from being known.
         usable_items: items that have an image with a vector.
         rejects: rows of the source that were rejected.
         rejected_images: images of other rows that were rejected.
         images: images that were fetched.
         vectors: images that have a vector.
-        failures: images that were not fetched or have no vector, by status.
-        fetch_failures: images that were not fetched, by status.
+        failures: images that were not fetched or have no vector, by status, as far as known.
+        fetch_failures: images that were not fetched, by status, as far as known.
         retryable: failed images that a later run tries again.
         encoder: the encoder that made the vectors; None without vectors.
         stages: whether each stage has what the stage before it gives now. Images and embeddings
@@ -59,15 +65,15 @@ class CatalogStatus:
     """
 
     name: str
-    items: int
-    usable_items: int
-    rejects: int
-    rejected_images: int
-    images: int
-    vectors: int
+    items: int | None
+    usable_items: int | None
+    rejects: int | None
+    rejected_images: int | None
+    images: int | None
+    vectors: int | None
     failures: Mapping[str, int]
     fetch_failures: Mapping[str, int]
-    retryable: int
+    retryable: int | None
     encoder: str | None
     stages: Mapping[str, Freshness]
     recalls: Mapping[str, float | None]
@@ -111,15 +117,16 @@ class GroupStatus:
 
     `suspicious` groups probably join different images, by the default limits. `method` is that of
     the links, and `recall` that of approximate ones, on a sample; None where nothing was
-    measurable, and for exact ones.
+    measurable, and for exact ones. `groups` and `suspicious` are None where a damaged file keeps
+    them from being known.
     """
 
     table: str
     catalogs: tuple[str, ...]
     threshold: float
-    groups: int
+    groups: int | None
     grouped: int
-    suspicious: int
+    suspicious: int | None
     freshness: Freshness
     method: str
     recall: float | None
@@ -130,7 +137,9 @@ class StoreStatus:
     """The status of all tables of a store, or of those of some catalogs.
 
     `problems` are messages about damaged files, and about tables of another format. What they keep
-    from being known is left out: counts are 0, and `Freshness` is unknown.
+    from being known is None or left out, and `Freshness` is unknown. All files of the newest
+    versions are there with their sizes; of graphs, match tables and indexes only the ids and hashes
+    are read, and no vector.
     """
 
     catalogs: list[CatalogStatus]
@@ -168,7 +177,8 @@ def store_status(store: Store, catalogs: Collection[str] = ()) -> StoreStatus:
     A damaged file keeps nothing else from being reported.
     """
     problems = _Problems()
-    matches, groups = [], []
+    matches: list[MatchStatus] = []
+    groups: list[GroupStatus] = []
     for name in store.table_names():
         is_matches = name.startswith(MATCHES)
         if not is_matches and not _is_groups(name):
@@ -179,10 +189,9 @@ def store_status(store: Store, catalogs: Collection[str] = ()) -> StoreStatus:
         if is_matches:
             matches.append(_match_status(store, commit, problems))
         else:
-            groups.append(problems.read(None, partial(_group_status, store, commit, problems)))
+            groups.append(_group_status(store, commit, problems))
     statuses = [catalog_status(store, name, problems) for name in catalogs or catalog_names(store)]
-    found = [each for each in groups if each is not None]
-    return StoreStatus(statuses, matches, found, list(problems.messages))
+    return StoreStatus(statuses, matches, groups, list(problems.messages))
 
 
 def _inputs(commit: Commit) -> set[str]:
@@ -209,46 +218,59 @@ def catalog_status(store: Store, name: str, problems: _Problems | None = None) -
         CorruptFileError: A file is damaged, and nothing collects problems.
     """
     found = problems or _Strict()
-    items = found.read(None, items_table(store, name).latest)
-    ledger = found.read(
-        None, lambda: read_columns(ledger_table(store, name), ["status", "retryable"])
-    )
+    ledger = found.read(None, partial(_read_or_empty, ledger_table(store, name), _LEDGER))
     embeddings = found.read(
-        None, lambda: read_columns(embeddings_table(store, name), ["id", "status"])
+        None, partial(_read_or_empty, embeddings_table(store, name), _EMBEDDINGS)
     )
-    rejects = found.read(None, rejects_table(store, name).latest)
-    failed = ledger.filter(pl.col("status") != OK) if ledger is not None else None
-    undecoded = embeddings.filter(pl.col("status") != OK) if embeddings is not None else None
+    rejects = found.read(_NOT_KNOWN, partial(_rejected, store, name))
+    fetched, failed = _by_status(ledger)
+    embedded, undecoded = _by_status(embeddings)
     return CatalogStatus(
         name=name,
-        items=items.rows if items is not None else 0,
-        usable_items=_usable_items(embeddings),
-        rejects=rejects.rows - rejected_images(rejects) if rejects is not None else 0,
-        rejected_images=rejected_images(rejects) if rejects is not None else 0,
-        images=ledger.height - failed.height if ledger is not None and failed is not None else 0,
-        vectors=embeddings.height - undecoded.height
-        if embeddings is not None and undecoded is not None
-        else 0,
+        items=found.read(None, lambda: _rows_of(items_table(store, name).latest())),
+        usable_items=embedded["id"].n_unique() if embedded is not None else None,
+        rejects=rejects[0],
+        rejected_images=rejects[1],
+        images=fetched.height if fetched is not None else None,
+        vectors=embedded.height if embedded is not None else None,
         failures=dict(Counter(_counts(failed)) + Counter(_counts(undecoded))),
         fetch_failures=_counts(failed),
-        retryable=int(failed["retryable"].sum()) if failed is not None else 0,
+        retryable=int(failed["retryable"].sum()) if failed is not None else None,
         encoder=found.read(None, lambda: _encoder(embeddings_table(store, name).latest())),
         stages=_stages(store, name, found),
         recalls=_recalls(store, name, found),
     )
 
 
-def _usable_items(embeddings: pl.DataFrame | None) -> int:
-    if embeddings is None:
-        return 0
-    return embeddings.filter(pl.col("status") == OK)["id"].n_unique()
+def _read_or_empty(table: Table, columns: Mapping[str, type[pl.DataType]]) -> pl.DataFrame:
+    """Columns of the newest version of a table; no rows without one."""
+    rows = read_columns(table, list(columns))
+    return pl.DataFrame(schema=columns) if rows is None else rows
+
+
+def _by_status(rows: pl.DataFrame | None) -> tuple[pl.DataFrame, pl.DataFrame] | tuple[None, None]:
+    """The rows that are ok, and those that failed."""
+    if rows is None:
+        return None, None
+    return rows.filter(pl.col("status") == OK), rows.filter(pl.col("status") != OK)
+
+
+def _rows_of(commit: Commit | None) -> int:
+    return commit.rows if commit is not None else 0
+
+
+def _rejected(store: Store, name: str) -> tuple[int | None, int | None]:
+    """How many rows of the source were rejected, and how many images of other rows."""
+    commit = rejects_table(store, name).latest()
+    images = rejected_images(commit) if commit is not None else 0
+    return _rows_of(commit) - images, images
 
 
 def _stages(store: Store, name: str, problems: _Problems) -> dict[str, Freshness]:
     computed: dict[str, Callable[[], Freshness | None]] = {
-        "images": lambda: freshness.images_freshness(store, name),
-        "embeddings": lambda: freshness.embeddings_freshness(store, name),
-        "index": lambda: _index_freshness(store, name),
+        "images": partial(freshness.images_freshness, store, name),
+        "embeddings": partial(_embeddings_freshness, store, name),
+        "index": partial(_index_freshness, store, name),
     }
     computed |= {
         stage: partial(_graph_freshness, store, name, variant)
@@ -260,16 +282,31 @@ def _stages(store: Store, name: str, problems: _Problems) -> dict[str, Freshness
     return {stage: found for stage, found in stages.items() if found is not None}
 
 
+def _embeddings_freshness(store: Store, name: str) -> Freshness:
+    commit = embeddings_table(store, name).latest()
+    if commit is not None:
+        _newest(VectorTable(store, name, commit.properties[FINGERPRINT]).table)
+    return freshness.embeddings_freshness(store, name)
+
+
+def _newest(table: Table) -> Commit | None:
+    """The newest version of a table, of which all files are there."""
+    commit = table.latest()
+    if commit is not None:
+        table.check_files_exist(commit, of_all_roles=True)
+    return commit
+
+
 def _index_freshness(store: Store, name: str) -> Freshness | None:
     """None where a match table needs no index of its left catalog."""
-    if index_table(store, name).latest() is None:
+    if _newest(index_table(store, name)) is None:
         return None
     return freshness.index_freshness(store, name)
 
 
 def _graph_freshness(store: Store, name: str, variant: str | None) -> Freshness | None:
     table = graph_table(store, name, variant)
-    commit = table.latest()
+    commit = _newest(table)
     index = freshness.indexed(store, name)
     return freshness.result_freshness(table, commit, index, index) if commit is not None else None
 
@@ -295,6 +332,7 @@ def _match_status(store: Store, commit: Commit, problems: _Problems) -> MatchSta
     table, settings = store.table(commit.table), commit.properties
 
     def computed_freshness() -> Freshness:
+        table.check_files_exist(commit, of_all_roles=True)
         left = freshness.embedded(store, settings["left"])
         right = freshness.indexed(store, settings["right"])
         return freshness.matches_freshness(store, table, commit, left, right)
@@ -323,19 +361,24 @@ def _is_groups(table: str) -> bool:
 
 def _group_status(store: Store, commit: Commit, problems: _Problems) -> GroupStatus:
     table = store.table(commit.table)
-    rows = table.read(commit, columns=["group_id"])
+
+    def computed_freshness() -> Freshness:
+        table.check_files_exist(commit, of_all_roles=True)
+        return freshness.groups_freshness(store, table, commit)
+
+    def count() -> int:
+        return table.read(commit, columns=["group_id"])["group_id"].n_unique()
+
     return GroupStatus(
         table=table.name,
         catalogs=tuple(commit.properties["catalogs"]),
         threshold=commit.properties["threshold"],
-        groups=rows["group_id"].n_unique(),
-        grouped=rows.height,
+        groups=problems.read(None, count),
+        grouped=commit.rows,
         suspicious=problems.read(
-            0, lambda: suspicious_groups(table, commit, CheckSettings()).height
+            None, lambda: suspicious_groups(table, commit, CheckSettings()).height
         ),
-        freshness=problems.read(
-            _UNKNOWN, partial(freshness.groups_freshness, store, table, commit)
-        ),
+        freshness=problems.read(_UNKNOWN, computed_freshness),
         method=commit.properties.get(METHOD, EXACT),
         recall=_recall(commit),
     )

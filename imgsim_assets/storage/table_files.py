@@ -170,13 +170,17 @@ class TableFiles:
     def _corrupt(self, file: DataFile, problem: str) -> CorruptFileError:
         return CorruptFileError(f"{self._files.url}/{self.name}/{file.path} {problem}; {REBUILD}")
 
-    def check_files_exist(self, commit: Commit) -> None:
+    def check_files_exist(self, commit: Commit, *, of_all_roles: bool = False) -> None:
         """Check that every row file exists with its committed size, without reading it.
+
+        Args:
+            commit: A commit of this table.
+            of_all_roles: Check also what is stored beside the rows.
 
         Raises:
             CorruptFileError: A file is missing or has another size.
         """
-        for file in commit.files_with_role():
+        for file in commit.files if of_all_roles else commit.files_with_role():
             entry = self._files.stat(f"{self.name}/{file.path}")
             if entry is None or entry.size != file.bytes:
                 raise self._corrupt(file, "is missing or truncated although a commit lists it")

@@ -125,8 +125,9 @@ _DEPENDENT = {
 }
 
 
-@pytest.mark.parametrize("pattern", ["**/*.parquet", "_commits/*"])
-def test_status_names_a_damaged_table_and_shows_all_others(pattern: str, shell: Shell) -> None:
+@pytest.fixture
+def tables(shell: Shell) -> Shell:
+    """A store with all tables of two catalogs."""
     images = {str(number): tiny(number) for number in range(4)}
     for name in ("left", "right"):
         indexed(shell.store, name, images)
@@ -134,6 +135,49 @@ def test_status_names_a_damaged_table_and_shows_all_others(pattern: str, shell: 
     MatchPipeline(shell.store, pair).run()
     GraphStage(shell.store, "left", GraphSettings(k=1)).run()
     GroupStage(shell.store, "left", GroupSettings(threshold=0.5)).run()
+    return shell
+
+
+def test_status_does_not_call_a_table_fresh_of_which_a_file_is_cut_or_lost(tables: Shell) -> None:
+    lost = {
+        "left/vectors": "left embeddings",
+        "left/index": "left index",
+        "left/similarity_graph": "left similarity_graph",
+        "left/duplicate_groups": "left/duplicate_groups",
+        "matches/pair": "pair",
+    }
+    intact = _states(tables("status", "--json").json)
+    for table, state in lost.items():
+        for path in (Path(tables.store.url) / table).glob("**/data/*"):
+            data = path.read_bytes()
+            for damaged in (data[:-1], None):
+                path.unlink() if damaged is None else path.write_bytes(damaged)
+                result = tables("status", "--json")
+                path.write_bytes(data)
+
+                states = _states(result.json)
+                assert (result.code, states[state]) == (3, "unknown")
+                assert any(str(path) in problem for problem in result.json["problems"])
+    assert _states(tables("status", "--json").json) == intact
+
+
+def test_counts_of_a_damaged_ledger_are_unknown(tables: Shell) -> None:
+    for path in (Path(tables.store.url) / "left/images").glob("**/*.parquet"):
+        path.write_bytes(b"{")
+
+    status = tables("status", "left", "--json").json
+    printed = tables("status", "left").out
+
+    [catalog] = status["catalogs"]
+    assert (catalog["items"], catalog["images"], catalog["retryable"]) == (4, None, None)
+    assert catalog["vectors"] == 4
+    assert "left: 4 items, unknown images, 4 vectors by " in printed
+    assert "'imgsim verify' reads everything" in printed
+
+
+@pytest.mark.parametrize("pattern", ["**/*.parquet", "_commits/*"])
+def test_status_names_a_damaged_table_and_shows_all_others(pattern: str, tables: Shell) -> None:
+    shell = tables
     assert _states(shell("status", "--json").json).keys() == _TABLES
 
     for table, dependent in _DEPENDENT.items():

@@ -69,20 +69,21 @@ def _describe(store: "Store", name: str) -> dict[str, Any]:
     from imgsim_assets.pipeline.status import catalog_status
 
     status = catalog_status(store, name)
+    fetched = status.images or 0  # a damaged ledger raises
     failures = read_failures(store, name)
     failed_fetches = sum(status.fetch_failures.values())
     described: dict[str, Any] = {
         "items": status.items,
         "usable_items": status.usable_items,
-        "requested": status.images + failed_fetches,
-        "fetched": status.images,
+        "requested": fetched + failed_fetches,
+        "fetched": fetched,
         "failed": failed_fetches,
         "retryable": status.retryable,
         "embedded": status.vectors,
         "undecodable": sum(status.failures.values()) - failed_fetches,
         "rejected_rows": status.rejects,
         "rejected_images": status.rejected_images,
-        "statuses": counts_table({"ok": status.images, **status.fetch_failures}, "status"),
+        "statuses": counts_table({"ok": fetched, **status.fetch_failures}, "status"),
         "top_hosts": preview(host_counts(store, name, _SHOWN_HOSTS), _SHOWN_HOSTS),
     }
     if failures.height:
