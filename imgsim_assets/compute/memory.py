@@ -54,6 +54,11 @@ def block_bytes() -> int:
     return _budget.get() // 4
 
 
+def part_bytes() -> int:
+    """Bytes of vectors that are read at once for a reader that needs no more of them."""
+    return _budget.get() // 32
+
+
 def pairs_in_memory() -> int:
     """Pairs of keys that are updated together."""
     return _budget.get() // _PAIR_BYTES

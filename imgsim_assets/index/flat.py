@@ -183,7 +183,7 @@ class FlatIndex:
         return vectors
 
     def parts(self) -> Iterator[tuple[Indices, Floats]]:
-        """All vectors, at most 8 MiB of them at once, in the order of the file.
+        """All vectors, a part of a block at once, in the order of the file.
 
         Yields:
             Positions in `entries` (p,) and the vectors (p, dim).

@@ -10,13 +10,11 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from imgsim_assets.compute.memory import part_bytes
 from imgsim_assets.errors import StoreError
 
 Floats = NDArray[np.float32]
 Indices = NDArray[np.int64]
-
-# Bytes of vectors that are read at once.
-_BYTES_PER_PART = 8 * 2**20
 
 
 class VectorFile:
@@ -39,7 +37,7 @@ class VectorFile:
         self._offsets = offsets
 
     def parts(self, chosen: Indices | None = None) -> Iterator[tuple[Indices, Floats]]:
-        """The vectors of some names, by default of all, at most 8 MiB of them at once.
+        """The vectors of some names, by default of all, a part of a block at once.
 
         Yields:
             Names (p,), and the vectors (p, dim), in the order of the file.
@@ -48,7 +46,7 @@ class VectorFile:
         if chosen is not None:
             is_chosen = np.zeros(int(self._names.max(initial=0)) + 1, dtype=bool)
             is_chosen[chosen] = True
-        size = max(1, _BYTES_PER_PART // self._width)
+        size = max(1, part_bytes() // self._width)
         for first in range(0, len(self._names), size):
             names = self._names[first : first + size].astype(np.int64)
             offsets = self._offsets[first : first + size]

@@ -63,12 +63,13 @@ class _Intact(NamedTuple):
     lost: Sequence[IdBlock]
     files: Mapping[tuple[str, str | None], tuple[DataFile, int]]
 
-    def file_with(self, rows: pl.DataFrame, block: IdBlock) -> DataFile | None:
-        """The file of a block, if it has exactly these rows."""
+    def file_with(self, recorded: RowBlocks, block: IdBlock) -> DataFile | None:
+        """The file of a block, if it has exactly the rows of the block."""
         file, first = self.files.get((block.first, block.after), (None, 0))
-        if file is None or self.rows is None:
-            return None
+        if file is None or self.rows is None or self.rows.is_same(recorded):
+            return file
         stored = self.rows.read(first, first + (file.rows or 0))
+        rows = recorded.read(block.start, block.stop)
         return file if stored.schema == rows.schema and stored.equals(rows) else None
 
 
@@ -273,16 +274,19 @@ class MaterializedResult:
         return (
             self.current is not None
             and self.table.verify_checksums(self.current)
-            and self._recorded(LEFT_ITEMS, left)
-            and self._recorded(RIGHT_ITEMS, right)
+            and all([self._recorded(LEFT_ITEMS, left), self._recorded(RIGHT_ITEMS, right)])
         )
 
     def _recorded(self, role: str, items: Items) -> bool:
         """Whether the latest commit was computed from these items."""
-        recorded = self._intact(role).rows
-        if recorded is None:
+        recorded = self._intact(role)
+        if recorded.rows is None:
             raise CorruptFileError(f"table {self.table.name} lists no file of role {role}")
-        return recorded.equals(items.recorded)
+        is_same = recorded.rows.equals(items.recorded)
+        if is_same:
+            # Rows that are known to be the same are not compared again.
+            self._read[role] = recorded._replace(rows=items.recorded)
+        return is_same
 
     def commit(
         self, files: Sequence[DataFile], left: Items, right: Items, inputs: Mapping[str, int]
@@ -312,8 +316,11 @@ class MaterializedResult:
         before = self._intact(role)
         files = []
         for block in id_blocks(items.recorded):
-            rows = items.recorded.read(block.start, block.stop)
-            files.append(before.file_with(rows, block) or self.write_block(rows, role, block))
+            file = before.file_with(items.recorded, block)
+            if file is None:
+                rows = items.recorded.read(block.start, block.stop)
+                file = self.write_block(rows, role, block)
+            files.append(file)
         return files
 
 

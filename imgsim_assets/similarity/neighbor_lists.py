@@ -344,6 +344,8 @@ class _Update:
 
 def among(rows: RowBlocks, others: RowBlocks) -> NDArray[np.bool_]:
     """Which rows are among others: of the same key and image, (n,); both by key."""
+    if rows.is_same(others):
+        return np.ones(len(rows), dtype=bool)
     mask = np.zeros(len(rows), dtype=bool)
     start = 0
     for some, of_others in matched_blocks(rows, others, "id"):

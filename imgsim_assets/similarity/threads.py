@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -111,6 +112,8 @@ class _Blas:
         self._lock = threading.Lock()
         self._limits: list[int] = []
         self._original: Any = None
+        self._libraries = ThreadpoolController()
+        self._modules = len(sys.modules)
 
     @contextmanager
     def limited(self, threads: int) -> Iterator[None]:
@@ -130,9 +133,10 @@ class _Blas:
             self._original.restore_original_limits()
             self._original = None
         if self._limits:
-            # Looked up each time, since a library loaded meanwhile has threads of its own.
-            limit = ThreadpoolController().limit
-            self._original = limit(limits=min(self._limits), user_api="blas")
+            # A library that was loaded meanwhile has threads of its own.
+            if self._modules != len(sys.modules):
+                self._libraries, self._modules = ThreadpoolController(), len(sys.modules)
+            self._original = self._libraries.limit(limits=min(self._limits), user_api="blas")
 
 
 _blas = _Blas()

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from imgsim_assets.compute.memory import block_bytes, vectors_in_memory
+from imgsim_assets.compute.memory import block_bytes, part_bytes, vectors_in_memory
 from imgsim_assets.similarity.cosine import Doubles, Floats, Indices, pair_cosines
 from imgsim_assets.similarity.row_numbers import RowNumbers, compact
 from imgsim_assets.similarity.stored_rows import MemoryRows, ScratchRows, StoredRows
@@ -27,8 +27,6 @@ Part = tuple[Indices, Floats]
 
 # A block has at most so many rows.
 MAX_BLOCK_ROWS = 1 << 16
-# A scan holds two copies of a block, which therefore has only so much of the memory of others.
-_SCANNED_PART = 8
 # Rows are few if all are at least so many times as many, and most if they are such a part of all.
 TIMES_FEW = 4
 _SHARE_OF_MOST = 3 / 4
@@ -346,7 +344,7 @@ def _scanned(parts: Iterator[Part]) -> Iterator[Part]:
     waiting: list[Part] = []
     count = 0
     for rows, vectors in parts:
-        size = _rows_in(block_bytes() // _SCANNED_PART, vectors.shape[1])
+        size = _rows_in(part_bytes(), vectors.shape[1])
         start = 0
         while start < len(rows):
             some = slice(start, start + size - count)
@@ -361,6 +359,8 @@ def _scanned(parts: Iterator[Part]) -> Iterator[Part]:
 
 def _in_order(parts: list[Part]) -> Part:
     rows = np.concatenate([rows for rows, _ in parts])
+    if len(parts) == 1 and (np.diff(rows) > 0).all():
+        return parts[0]
     order = np.argsort(rows, kind="stable")
     position = np.empty_like(order)
     position[order] = np.arange(len(order))

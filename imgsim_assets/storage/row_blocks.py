@@ -108,9 +108,13 @@ class RowBlocks:
         parts = (function(block) for _, block in self.blocks())
         return RowBlocks.collect(parts, self.schema if schema is None else schema)
 
+    def is_same(self, other: RowBlocks) -> bool:
+        """Whether both are the same columns of the same stored rows, which are not read."""
+        return self._stored is other._stored and self._columns == other._columns
+
     def equals(self, other: RowBlocks) -> bool:
         """Whether both have the same columns and rows."""
-        if self is other:
+        if self.is_same(other):
             return True
         if len(self) != len(other) or self.schema != other.schema:
             return False

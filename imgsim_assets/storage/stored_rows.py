@@ -38,7 +38,7 @@ class MemoryRows:
 
     def read(self, start: int, stop: int, columns: Sequence[str]) -> pl.DataFrame:
         """The rows from `start` to `stop`, or to the last."""
-        return self.rows.select(columns)[max(0, start) : stop]
+        return self.rows[columns][max(0, start) : stop]
 
     def gather(self, numbers: Indices, columns: Sequence[str]) -> pl.DataFrame:
         """Some rows (p,), ascending."""
@@ -126,11 +126,11 @@ class ScratchRows:
         if len(data) != block.size:
             raise EOFError("a scratch file of rows has become shorter")
         rows = pl.DataFrame.deserialize(io.BytesIO(data))
-        return rows if columns is None else rows.select(columns)
+        return rows if columns is None else rows[columns]
 
     def _none(self, columns: Sequence[str] | None) -> pl.DataFrame:
         rows = pl.DataFrame(schema=self.schema)
-        return rows if columns is None else rows.select(columns)
+        return rows if columns is None else rows[columns]
 
 
 def stored(

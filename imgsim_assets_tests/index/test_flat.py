@@ -39,7 +39,7 @@ def test_search_finds_each_image_by_its_vector(vectors: VectorTable) -> None:
 def test_parts_have_the_vectors_of_their_entries(
     vectors: VectorTable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("imgsim_assets.index.vector_file._BYTES_PER_PART", 3 * 4 * DIM)
+    monkeypatch.setattr("imgsim_assets.index.vector_file.part_bytes", lambda: 3 * 4 * DIM)
     content = {(f"item-{row:02d}", 0): (row * 7) % 40 for row in range(40)}
     index = updated(None, vectors, content)
 

@@ -84,7 +84,7 @@ def test_recall_does_not_depend_on_the_parts(
 ) -> None:
     index = updated(None, vectors, _content(range(1200)), 1)
     recall = index.recall(sample=100)
-    monkeypatch.setattr("imgsim_assets.index.vector_file._BYTES_PER_PART", 7 * 64)
+    monkeypatch.setattr("imgsim_assets.index.vector_file.part_bytes", lambda: 7 * 64)
 
     assert 0 < recall < 1
     assert index.recall(sample=100) == recall

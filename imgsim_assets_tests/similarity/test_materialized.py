@@ -12,7 +12,8 @@ from imgsim_assets.similarity.join_spec import JoinSpec
 from imgsim_assets.similarity.materialized import LEFT_ITEMS, RIGHT_ITEMS, MaterializedResult
 from imgsim_assets.similarity.neighbor_lists import CachedNeighborLists, neighbor_lists
 from imgsim_assets.storage.commit import ROWS, Commit, DataFile, PendingCommit
-from imgsim_assets.storage.id_blocks import ALL_IDS
+from imgsim_assets.storage.id_blocks import ALL_IDS, id_blocks
+from imgsim_assets.storage.row_blocks import RowBlocks
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import Table
 from imgsim_assets_tests.support.damage import flip_bit
@@ -152,6 +153,30 @@ def test_only_recorded_items_that_have_changed_are_written(
     assert written == [LEFT_ITEMS]
     assert after.files_with_role(RIGHT_ITEMS) == before.files_with_role(RIGHT_ITEMS)
     assert _result(store, RECIPE).is_up_to_date(changed, RIGHT)
+
+
+def test_items_that_are_known_to_be_recorded_are_not_read_again(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = _commit(store)
+    changed = Items(LEFT.keys.with_columns(sha256=pl.Series(["1", "9"])), LEFT.vectors)
+    result, read = _result(store, RECIPE), []
+    assert not result.is_up_to_date(changed, RIGHT)
+    of_rows = RowBlocks.read
+
+    def noted(self: RowBlocks, *span: Any) -> pl.DataFrame:
+        read.append(self)
+        return of_rows(self, *span)
+
+    monkeypatch.setattr(RowBlocks, "read", noted)
+    id_blocks(RIGHT.recorded)
+    read.clear()
+    after = result.commit([], changed, RIGHT, {"images": 2})
+
+    assert after is not None
+    assert after.files_with_role(RIGHT_ITEMS) == before.files_with_role(RIGHT_ITEMS)
+    assert changed.recorded in read
+    assert RIGHT.recorded not in read
 
 
 @pytest.mark.parametrize("role", [ROWS, LEFT_ITEMS, RIGHT_ITEMS])

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+import sys
 import threading
+import types
 
 import numpy as np
 import pytest
-from threadpoolctl import threadpool_info
+from threadpoolctl import ThreadpoolController, threadpool_info
 
 from imgsim_assets.similarity import threads
-from imgsim_assets.similarity.threads import parallel_map, parallel_slices
+from imgsim_assets.similarity.threads import parallel_map, parallel_slices, single_threaded
 
 
 def _blas_threads() -> set[int]:
@@ -80,6 +82,23 @@ def test_blas_threads_are_restored_after_an_error() -> None:
         list(parallel_map(work, range(8)))
 
     assert _blas_threads() == before
+
+
+def test_libraries_are_looked_up_again_after_an_import(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_up = []
+
+    def controller() -> ThreadpoolController:
+        looked_up.append(True)
+        return ThreadpoolController()
+
+    with single_threaded():
+        monkeypatch.setattr(threads, "ThreadpoolController", controller)
+    with single_threaded():
+        assert not looked_up
+    monkeypatch.setitem(sys.modules, "imported_meanwhile", types.ModuleType("imported_meanwhile"))
+    with single_threaded():
+        assert looked_up == [True]
+        assert _blas_threads() == {1}
 
 
 @pytest.mark.parametrize("cores", [1, 3])
