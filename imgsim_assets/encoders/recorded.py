@@ -37,10 +37,13 @@ def encoder_from_commit(commit: Commit) -> EncoderSettings:
 def recorded_name(commit: Commit) -> str:
     """The encoder of the vectors behind a commit, in words.
 
-    Raises:
-        CorruptFileError: when the commit records no valid encoder.
+    It is "unknown" where another version of the package recorded it: words decide nothing, the
+    fingerprint does.
     """
-    return encoder_from_commit(commit).describe()
+    try:
+        return encoder_from_commit(commit).describe()
+    except CorruptFileError:
+        return "unknown"
 
 
 def parse_recorded(document: Any, location: str) -> EncoderSettings:

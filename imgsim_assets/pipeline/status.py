@@ -13,7 +13,7 @@ import polars as pl
 from imgsim_assets.catalog.stage import items_table, rejected_images, rejects_table
 from imgsim_assets.download.ledger.table import ledger_table
 from imgsim_assets.download.status import OK
-from imgsim_assets.encoders.recorded import FINGERPRINT, recorded_name
+from imgsim_assets.encoders.recorded import FINGERPRINT, encoder_from_commit
 from imgsim_assets.encoders.table import embeddings_table
 from imgsim_assets.encoders.vectors import VectorTable
 from imgsim_assets.errors import CorruptFileError, FormatError
@@ -396,4 +396,4 @@ def _counts(rows: pl.DataFrame | None) -> dict[str, int]:
 
 
 def _encoder(commit: Commit | None) -> str | None:
-    return recorded_name(commit) if commit is not None else None
+    return encoder_from_commit(commit).describe() if commit is not None else None
