@@ -290,7 +290,7 @@ def from_embeddings(store: Store, name: str) -> tuple[Commit, Items]:
     """
     commit, images = embedded_rows(store, name)
     stored = StoredVectors(store, name, commit.properties[FINGERPRINT], images)
-    parts = EmbeddedVectors(stored, commit.version)
+    parts = EmbeddedVectors(stored)
     return commit, Items(images, VectorBlocks.from_parts(len(images), parts))
 
 

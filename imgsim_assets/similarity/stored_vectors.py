@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from imgsim_assets.encoders.recorded import FINGERPRINT
 from imgsim_assets.encoders.vectors import VectorTable
 from imgsim_assets.errors import CorruptFileError
-from imgsim_assets.index.entries import NUMBER
+from imgsim_assets.index.entries import IMAGES, NUMBER
 from imgsim_assets.index.stage import index_table, open_index, rebuild_count
 from imgsim_assets.index.vector_file import VectorFile
 from imgsim_assets.similarity.cosine import Indices
 from imgsim_assets.similarity.vector_blocks import TIMES_FEW, Part
+from imgsim_assets.storage.commit import Commit
 from imgsim_assets.storage.row_blocks import RowBlocks
 from imgsim_assets.storage.store import Store
 
@@ -64,14 +66,13 @@ class IndexedVectors:
 
 @dataclass(frozen=True)
 class EmbeddedVectors:
-    """The vectors of a version of a catalog's embeddings, in the order of its images.
+    """The vectors of all embedded images of a catalog, in the order of the images.
 
-    An index of this version has the same vectors in the same order. Reading all of it takes a
+    An index of the same images has the same vectors in the same order. Reading all of it takes a
     third of the time; a few vectors are found faster in the table.
     """
 
     stored: StoredVectors
-    version: int
 
     def __call__(self, rows: Indices | None = None) -> Iterator[Part]:
         """As of `StoredVectors`."""
@@ -80,21 +81,35 @@ class EmbeddedVectors:
         return self.stored(rows) if index is None else index.parts(rows)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return EmbeddedVectors, (self.stored, self.version)
+        return EmbeddedVectors, (self.stored,)
 
     @cached_property
     def _index(self) -> VectorFile | None:
-        """The file of the index, unless it is of another version or damaged."""
+        """The file of the index, unless it has other vectors or is damaged."""
         store, name = self.stored.store, self.stored.name
         commit = index_table(store, name).latest()
-        if commit is None or commit.inputs["embeddings"] != self.version:
+        if commit is None or commit.properties[FINGERPRINT] != self.stored.fingerprint:
             return None
         # Vectors that were recomputed after the index was built may differ in the last digits.
         rebuilds = VectorTable(store, name, self.stored.fingerprint).rebuild_count
         if rebuild_count(commit) != rebuilds:
             return None
         try:
-            return IndexedVectors(store, name, commit.version).file
+            is_same = self._is_of_same_images(commit)
+            return IndexedVectors(store, name, commit.version).file if is_same else None
         except CorruptFileError:
             # The next run of the index finds it, too, and rebuilds it.
             return None
+
+    def _is_of_same_images(self, index: Commit) -> bool:
+        """Whether the entries of an index are the images, in their order."""
+        images, start = self.stored.images, 0
+        if index.rows != len(images):
+            return False
+        table = index_table(self.stored.store, self.stored.name)
+        for part in table.read_parts(index, columns=IMAGES):
+            stop = start + part.height
+            if not part.select(IMAGES).equals(images.read(start, stop, IMAGES)):
+                return False
+            start = stop
+        return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
+from imgsim_assets.encoders.recorded import FINGERPRINT
 from imgsim_assets.encoders.vectors import VectorTable
 from imgsim_assets.errors import StoreError
 from imgsim_assets.index.stage import INDEX, index_table, vectors_of
@@ -19,11 +21,11 @@ from imgsim_assets.similarity.graph import GraphStage
 from imgsim_assets.similarity.matches import MatchStage
 from imgsim_assets.similarity.settings import GraphSettings, MatchSettings
 from imgsim_assets.similarity.stored_rows import ScratchRows
-from imgsim_assets.storage.commit import ROWS, Commit, DataFile, PendingCommit
+from imgsim_assets.storage.commit import ROWS, DataFile
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table_files import TableFiles
 from imgsim_assets_tests.support.blocks import small_blocks
-from imgsim_assets_tests.support.catalogs import indexed, tiny
+from imgsim_assets_tests.support.catalogs import THUMBNAIL, embed_shards, fill, indexed, tiny
 from imgsim_assets_tests.support.damage import flip_bit, recompute_with_rounding_difference
 
 SETTINGS = [MatchSettings(mode="all", threshold=0.3), MatchSettings(mode="top_k", k=2, threshold=0)]
@@ -93,7 +95,8 @@ def test_changed_right_rows_are_read_with_the_index_of_the_left_side(
 def test_changed_right_rows_are_read_with_each_left_file_once_while_the_left_index_is_older(
     store: Store, matched: MatchStage
 ) -> None:
-    index_table(store, "left").commit(_older)
+    images = {f"{n:02d}": tiny(n) for n in range(11)}
+    embed_shards(store, "left", THUMBNAIL, fill(store, "left", images))
     _change(store, "right", 100)
 
     with _opened(store) as opened:
@@ -102,10 +105,19 @@ def test_changed_right_rows_are_read_with_each_left_file_once_while_the_left_ind
     assert opened == {"left": 3, "right/index": 1}
 
 
-def _older(index: Commit | None) -> PendingCommit:
+def test_an_index_of_earlier_embeddings_that_were_deleted_is_not_read(store: Store) -> None:
+    indexed(store, "left", {"a": tiny(1), "b": tiny(2)})
+    index = index_table(store, "left").latest()
     assert index is not None
-    inputs = {name: version - 1 for name, version in index.inputs.items()}
-    return PendingCommit(index.files, inputs=inputs, properties=index.properties)
+    shutil.rmtree(Path(store.url) / "left" / "embeddings")
+    embed_shards(store, "left", THUMBNAIL, fill(store, "left", {"a": tiny(2), "b": tiny(1)}))
+    embeddings, images = items.from_embeddings(store, "left")
+    vectors = VectorTable(store, "left", embeddings.properties[FINGERPRINT])
+
+    read = images.vectors
+
+    assert index.inputs == {"embeddings": embeddings.version}
+    np.testing.assert_array_equal(read, vectors_of(vectors, images.keys["sha256"]))
 
 
 def test_a_damaged_left_index_is_passed_over(store: Store, matched: MatchStage) -> None:
