@@ -35,6 +35,7 @@ _POLL_S = 1.0
 # Without a result for so long, it is said if no node has what a task needs.
 _STALLED_POLLS = 15
 _CONNECT_S = 5.0
+_CONNECT_TRIES = 3
 # How long the end of a step waits for the workers of its tasks to exit.
 _CANCEL_S = 10.0
 _MIB = 2**20
@@ -143,7 +144,7 @@ class RayRunner:
                 options["include_dashboard"] = False
             try:
                 _require_listener(self._address)
-                ray.init(self._address, **options)
+                _initialize(ray, self._address, options)
             except (ConnectionError, RuntimeError, ValueError, OSError) as error:
                 raise ComputeError(
                     f"compute: ray: no Ray cluster can be reached at {self._address!r} "
@@ -217,6 +218,17 @@ def _require_listener(address: str) -> None:
     host, separator, port = address.rpartition("://")[2].rpartition(":")
     if separator and port.isdecimal():
         socket.create_connection((host.strip("[]"), int(port)), _CONNECT_S).close()
+
+
+def _initialize(ray: Any, address: str, options: Mapping[str, Any]) -> None:
+    """Connect; a busy head node may fail to start the server that it gives to each client."""
+    for tries_left in reversed(range(_CONNECT_TRIES)):
+        try:
+            ray.init(address, **options)
+            return
+        except ConnectionAbortedError:
+            if not tries_left:
+                raise
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from imgsim_assets_tests.support.catalogs import indexed, tiny
 from imgsim_assets_tests.support.downloads import wait_until
 from imgsim_assets_tests.support.encoders import COUNTER, encoded_count
 from imgsim_assets_tests.support.images import encoded, jpeg, make_image
+from imgsim_assets_tests.support.processes import BUSY_S
 from imgsim_assets_tests.support.shell import Shell
 from imgsim_assets_tests.support.shop import versions
 from imgsim_assets_tests.support.web import Web
@@ -324,7 +325,7 @@ def test_rerun_continues_after_an_interrupt(shell: Shell, web: Web, tmp_path: Pa
     time.sleep(0.5)  # a row is committed shortly after its image
 
     process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=BUSY_S)
     waiting.set()
     web.pages["/slow.jpg"] = jpeg(9)
     result = shell(*arguments, "--json")

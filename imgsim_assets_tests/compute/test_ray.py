@@ -185,6 +185,25 @@ def test_handler_of_sigterm_stays(runner: RayRunner) -> None:
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+def test_connection_that_a_busy_head_node_aborts_is_tried_again(
+    runner: RayRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray
+
+    connect, aborted = ray.init, list[str]()
+
+    def abort_twice(address: str, **options: object) -> object:
+        if len(aborted) < 2:
+            aborted.append(address)
+            raise ConnectionAbortedError("Initialization failure from server:")
+        return connect(address, **options)
+
+    monkeypatch.setattr(ray, "init", abort_twice)
+
+    assert list(runner.map(square, [3], _KIND)) == [9]
+    assert len(aborted) == 2
+
+
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "no-such-host.invalid:1"])
 def test_cluster_that_cannot_be_reached_is_one_message(address: str) -> None:
     runner = RayRunner(address, _RAY)

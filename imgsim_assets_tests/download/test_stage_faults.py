@@ -32,6 +32,7 @@ from imgsim_assets_tests.support.damage import flip_bit
 from imgsim_assets_tests.support.downloads import NAME, TIMES, Catalog, fast_settings, wait_until
 from imgsim_assets_tests.support.faulty_server import Connection, FaultyServer, PageServer, response
 from imgsim_assets_tests.support.images import encoded, jpeg, make_image
+from imgsim_assets_tests.support.processes import BUSY_S
 
 IMAGE = jpeg(1)
 BUSY = response(status=b"503 Busy")
@@ -619,7 +620,7 @@ def reopen(catalog: Catalog) -> Catalog:
 def wait_for_exit(process: subprocess.Popen[str], expect: str = "") -> int:
     """The exit status of a run in another process, whose stderr must contain `expect`."""
     try:
-        _, errors = process.communicate(timeout=120)
+        _, errors = process.communicate(timeout=BUSY_S)
     finally:
         process.kill()
     assert expect in errors

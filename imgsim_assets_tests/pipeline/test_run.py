@@ -12,7 +12,7 @@ from imgsim_assets.download.settings import DownloadSettings
 from imgsim_assets.encoders.report import EmbeddingReport
 from imgsim_assets.encoders.settings import EncoderSettings
 from imgsim_assets.encoders.stage import EmbeddingStage
-from imgsim_assets.encoders.stream import EmbeddingStream
+from imgsim_assets.encoders.stream import EmbeddingStream, EmbeddingThread
 from imgsim_assets.errors import EncoderError
 from imgsim_assets.pipeline.catalog import CatalogPipeline
 from imgsim_assets.pipeline.run import fetch_and_embed
@@ -84,19 +84,25 @@ def test_an_interruption_ends_the_embedding_within_a_batch_and_keeps_what_there_
     encoder = THUMBNAIL.model_copy(update={"batch_size": 1})
     settings = _settings(web, tmp_path, encoder).model_copy(update={"shards": 1})
     pipeline = CatalogPipeline(store, settings)
-    interrupted = threading.Event()
+    encoding, interrupted = threading.Event(), threading.Event()
     encode = ThumbnailEncoder.encode
 
     def slow(encoder: ThumbnailEncoder, batch: np.ndarray) -> np.ndarray:
-        interrupted.wait(60)
+        encoding.set()
+        assert interrupted.wait(60)
         return encode(encoder, batch)
 
     def finalize(stream: EmbeddingStream, shard: Shard) -> Future[EmbeddingReport]:
         submitted(stream, shard)
-        threading.Timer(0.5, interrupted.set).start()
+        assert encoding.wait(60)
         raise KeyboardInterrupt
 
-    submitted = EmbeddingStream.finalize
+    def cancel(thread: EmbeddingThread) -> None:
+        canceled(thread)
+        interrupted.set()
+
+    submitted, canceled = EmbeddingStream.finalize, EmbeddingThread.cancel
+    monkeypatch.setattr(EmbeddingThread, "cancel", cancel)
     monkeypatch.setattr(ThumbnailEncoder, "encode", slow)
     monkeypatch.setattr(EmbeddingStream, "finalize", finalize)
 

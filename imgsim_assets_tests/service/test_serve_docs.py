@@ -19,6 +19,7 @@ from imgsim_assets.similarity.settings import MatchSettings
 from imgsim_assets.storage.store import Store
 from imgsim_assets_tests.support.catalogs import indexed
 from imgsim_assets_tests.support.images import encoded, jpeg, make_image
+from imgsim_assets_tests.support.processes import BUSY_S
 from imgsim_assets_tests.support.served import Served
 
 _PAGE = (Path(__file__).parents[2] / "docs" / "serve.md").read_text()
@@ -50,7 +51,12 @@ def test_examples_of_the_page_are_answered(store: Store, tmp_path: Path) -> None
 
 def _run(line: str, folder: Path) -> dict[str, Any]:
     process = subprocess.run(
-        ["bash", "-c", line], cwd=folder, capture_output=True, text=True, timeout=60, check=False
+        ["bash", "-c", line],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=BUSY_S,
+        check=False,
     )
     assert process.returncode == 0, (line, process.stderr)
     text = process.stdout or (folder / "openapi.json").read_text()

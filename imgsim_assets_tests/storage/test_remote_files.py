@@ -19,6 +19,7 @@ from imgsim_assets.storage import remote_files
 from imgsim_assets.storage.files import Files
 from imgsim_assets.storage.store import Store, open_files
 from imgsim_assets_tests.support import s3, writer_process
+from imgsim_assets_tests.support.processes import BUSY_S
 
 
 def test_writes_of_another_client_are_visible_immediately(s3_root: str) -> None:
@@ -264,7 +265,7 @@ def test_racing_processes_on_localbucket_lose_no_commit(localbucket_root: str) -
     ]
     for writer in writers:
         writer_process.release(writer)
-    outputs = [writer.communicate(timeout=60)[0] for writer in writers]
+    outputs = [writer.communicate(timeout=BUSY_S)[0] for writer in writers]
 
     assert [writer.returncode for writer in writers] == [0, 0, 0, 0]
     table = Store.open(localbucket_root).table("products/images", key="id")

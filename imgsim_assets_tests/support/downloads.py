@@ -26,6 +26,7 @@ from imgsim_assets.progress import Log, silent
 from imgsim_assets.storage.commit import Commit, PendingCommit, replace_shard
 from imgsim_assets.storage.shards import Shard
 from imgsim_assets.storage.store import Store
+from imgsim_assets_tests.support.processes import BUSY_S
 
 NAME = "things"
 NOW = datetime(2024, 5, 1, 12, 0, tzinfo=UTC)
@@ -185,7 +186,7 @@ class Catalog:
         )
 
 
-def wait_until(holds: Callable[[], bool], seconds: float = 60.0) -> None:
+def wait_until(holds: Callable[[], bool], seconds: float = BUSY_S) -> None:
     """Wait until `holds()`."""
     deadline = time.monotonic() + seconds
     while not holds():

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Self
 
 # The longest life of a connection, so that a forgotten one cannot block a test run.
-_LONGEST_SECONDS = 10.0
+_LONGEST_SECONDS = 60.0
 _TICK_SECONDS = 0.01
 
 

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from imgsim_assets_tests.support.processes import BUSY_S
+
 _ROOT = Path(__file__).parents[2]
 
 
@@ -18,7 +20,7 @@ def run_python(code: str, *arguments: str, **environment: str) -> subprocess.Com
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=BUSY_S,
         check=False,
     )
 

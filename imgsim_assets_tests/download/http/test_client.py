@@ -28,6 +28,7 @@ from imgsim_assets_tests.support.faulty_server import (
     respond_by_path,
     response,
 )
+from imgsim_assets_tests.support.processes import BUSY_S
 from imgsim_assets_tests.support.tls import self_signed, server_context
 
 IMAGE = b"\x89PNG and so on"
@@ -690,7 +691,7 @@ def fetch_with_certificate(certificate: Path, urls: list[str]) -> list[str]:
         cwd=Path(__file__).parents[3],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=BUSY_S,
         check=False,
     )
     assert done.returncode == 0, done.stderr
