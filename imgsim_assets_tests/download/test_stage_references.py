@@ -187,7 +187,7 @@ def test_file_that_does_not_answer_delays_no_other(
         return read(path, *arguments)
 
     monkeypatch.setattr(image_folder, "_read_file", read_or_hang)
-    catalog.run(fast_settings(timeout_s=3.0))
+    catalog.run(fast_settings(timeout_s=2.0))
     never.set()
 
     statuses = catalog.statuses()
