@@ -198,7 +198,7 @@ def _check(store: Store) -> None:
         raise AssertionError(results)
 
 
-def _threshold(store: Store) -> None:
+def measure_threshold(store: Store) -> None:
     """The search of the first block is real; of the others, its result is made up."""
     search = NearestVectors.of
     blocks: list[int] = []
@@ -228,7 +228,7 @@ def find_groups(store: Store) -> None:
 _STEPS: Mapping[str, Callable[[Store], None]] = {
     "build": _build,
     "check": _check,
-    "threshold": _threshold,
+    "threshold": measure_threshold,
     "groups": find_groups,
     UPDATE: _build,
 }

@@ -1,14 +1,15 @@
-"""Peak memory of indexes, match tables, graphs and groups, and what of it follows the catalog.
+"""Peak memory of indexes, match tables, graphs, groups and thresholds, by the size of the catalog.
 
     python -m benchmarks.join_memory [--rows 100000 200000 400000 800000] [--dim 128]
-        [--budget 512] [--steps build update left right graph approximate groups]
+        [--budget 512] [--steps build update left right graph approximate groups threshold]
 
 `build` and `update` are the index, which an update gives other ids of 1 % of the items. `left` is a
 match table of many items and 2,000 of another catalog, `right` the same with the sides exchanged.
 `graph` is the similarity graph, cut after its first block of left rows has met its first block of
 right rows, since all of it takes hours. `approximate` is the graph by inverted lists: all of it, or
 with `--cut` until the lists of the first block of left ids are stored. `groups` are approximate
-duplicate groups. The vectors are random. Each step is a process of its own. The peak is that of its
+duplicate groups, and `threshold` an automatic threshold, of which only the first block of images is
+searched. The vectors are random. Each step is a process of its own. The peak is that of its
 resident memory, with mapped files and with what it has before the step.
 """
 
@@ -32,6 +33,7 @@ from benchmarks.catalog_memory import (
     fill_with_ledger,
     find_groups,
     in_process,
+    measure_threshold,
     measured,
 )
 from imgsim_assets.compute.memory import DEFAULT_BUDGET, use_memory_budget
@@ -45,7 +47,7 @@ from imgsim_assets.similarity.settings import GraphSettings, MatchSettings
 from imgsim_assets.similarity.vector_blocks import VectorBlocks
 from imgsim_assets.storage.store import Store
 
-_STEPS = ("build", "left", "right", "graph", "approximate", "groups", "update")
+_STEPS = ("build", "left", "right", "graph", "approximate", "groups", "threshold", "update")
 _WHOLE, _CUT = "approximate", "a part of approximate"
 _FEW = 2000
 
@@ -126,6 +128,8 @@ def _run(store: Store, step: str, neighbors: int) -> None:
             GraphStage(store, MANY, GraphSettings(k=neighbors)).run()
     elif step == _WHOLE:
         GraphStage(store, MANY, GraphSettings(k=neighbors, method="approximate")).run()
+    elif step == "threshold":
+        measure_threshold(store)
     else:
         find_groups(store)
 

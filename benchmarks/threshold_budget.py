@@ -45,7 +45,7 @@ def main() -> None:
         (found,) = thresholds_within(
             nearest_others(_items(vectors[measured])), args.budget, [args.items]
         )
-        best = nearest_others(_items(vectors[judged])).similarity[:, 0]
+        best = nearest_others(_items(vectors[judged])).best
         rates.append(float(np.mean(best >= found.value)))
         thresholds.append(found.value)
     exceeded = int(np.sum(np.array(rates) > args.budget + 1e-9))

@@ -188,7 +188,7 @@ class EvaluationStage:
         different = _different_pairs(sample)
         false: dict[str, NDArray[np.floating[Any]]] = {
             DIFFERENT_IMAGES: different,
-            BEST_DIFFERENT: others.similarity[:, 0],
+            BEST_DIFFERENT: others.best,
         }
         recorded = encoder_from_commit(embeddings)
         recall, copies_recipe = self._recall(embeddings, sample, newest)

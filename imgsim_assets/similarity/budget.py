@@ -24,8 +24,8 @@ from math import ceil, floor
 
 import numpy as np
 
-from imgsim_assets.similarity.cosine import Doubles
-from imgsim_assets.similarity.nearest_others import NearestOthers
+from imgsim_assets.similarity.cosine import Doubles, Indices
+from imgsim_assets.similarity.other_items import NearestOthers
 
 # The fraction of the greatest similarities to which the tail is fitted.
 _TAIL = 0.2
@@ -65,16 +65,15 @@ def thresholds_within(
     Returns:
         A threshold for each size; 1.0 where there are no two different items.
     """
-    if others.clusters < 2 or not np.isfinite(others.similarity[:, 0]).any():
+    if others.clusters < 2 or not np.isfinite(others.best).any():
         return [BudgetThreshold(1.0, 1.0, 1.0)] * len(sizes)
     rate = expected_rate(budget, len(others))
     rng = np.random.default_rng(seed)
-    _, cluster = np.unique(others.cluster, return_inverse=True)
-    of_cluster = np.searchsorted(np.unique(others.cluster), others.other)
+    numbers, cluster = np.unique(others.cluster, return_inverse=True)
     searched = np.maximum(np.asarray(sizes, dtype=np.float64), len(others))
     resamples = np.array(
         [
-            _resampled_thresholds(others, cluster, of_cluster, rate, searched, rng)
+            _resampled_thresholds(others, numbers, cluster, rate, searched, rng)
             for _ in range(_RESAMPLES)
         ]
     )
@@ -100,27 +99,41 @@ def expected_rate(budget: float, items: int) -> float:
 
 def _resampled_thresholds(
     others: NearestOthers,
-    cluster: np.ndarray,
-    of_cluster: np.ndarray,
+    numbers: np.ndarray,
+    cluster: Indices,
     rate: float,
     searched: Doubles,
     rng: np.random.Generator,
 ) -> Doubles:
-    """The threshold for each size of one resample of the images."""
-    count = int(cluster.max()) + 1
+    """The threshold for each size of one resample of the images.
+
+    `numbers` (c,) are those of the clusters, ascending, and `cluster` (n,) the position among them
+    of each item's.
+    """
+    count = len(numbers)
     weight = np.bincount(rng.integers(0, count, count), minlength=count)
     is_drawn = weight > 0
-    present = is_drawn[of_cluster] & (others.other >= 0)
-    best = others.similarity[np.arange(len(others)), present.argmax(axis=1)]
-    # None of the nearest is drawn: the farthest known one bounds what is beyond.
-    farthest = others.similarity[:, -1]
-    best = np.where(present.any(axis=1), best, farthest)
+    best = _best_drawn(others, numbers[is_drawn])
     drawn = is_drawn[cluster] & np.isfinite(best)
     if not drawn.any():
         return np.ones(len(searched))
     # A resample has fewer different images than the catalog.
     rates = 1 - (1 - rate) ** (np.count_nonzero(is_drawn) / searched)
     return _tail_thresholds(best[drawn], weight[cluster][drawn].astype(np.float64), rates)
+
+
+def _best_drawn(others: NearestOthers, numbers: np.ndarray) -> Doubles:
+    """The greatest cosine of each item to one of the clusters of some numbers, (n,)."""
+    # The last entry is that of -1, which is no cluster.
+    is_drawn = np.zeros(int(others.cluster.max()) + 2, dtype=bool)
+    is_drawn[numbers] = True
+    best = np.empty(len(others))
+    for part, (similarity, other) in others.blocks():
+        present = is_drawn[other]
+        nearest = similarity[np.arange(len(other)), present.argmax(axis=1)]
+        # None of the nearest is drawn: the farthest known one bounds what is beyond.
+        best[part] = np.where(present.any(axis=1), nearest, similarity[:, -1])
+    return best
 
 
 def _tail_thresholds(best: Doubles, weight: Doubles, rates: Doubles) -> Doubles:

@@ -27,8 +27,9 @@ from imgsim_assets.similarity.evidence.known_pairs import (
 )
 from imgsim_assets.similarity.evidence.pair import evidence_fingerprint
 from imgsim_assets.similarity.items import Items
-from imgsim_assets.similarity.nearest_others import NearestOthers, nearest_others
+from imgsim_assets.similarity.nearest_others import nearest_others
 from imgsim_assets.similarity.orientations import TurnedCatalogs
+from imgsim_assets.similarity.other_items import NearestOthers
 from imgsim_assets.similarity.same_items import AlignedImages, judged_matches, same_recipe
 from imgsim_assets.storage.commit import Commit, PendingCommit
 from imgsim_assets.storage.digest import RowsDigest

@@ -8,24 +8,25 @@ are compared a second time, unless those align. Several images of one item are n
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from math import ceil
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 
+from imgsim_assets.compute.memory import return_freed_memory
 from imgsim_assets.compute.tasks import run_tasks, task_ranges
 from imgsim_assets.images.orientation import ORIENTATIONS
 from imgsim_assets.scratch import scratch_folder
-from imgsim_assets.similarity.cosine import Doubles, Indices
+from imgsim_assets.similarity.cosine import Indices
 from imgsim_assets.similarity.items import Items
 from imgsim_assets.similarity.nearest_vectors import NearestVectors
+from imgsim_assets.similarity.other_items import DEPTH, NearestOthers, RankedOthers
+from imgsim_assets.similarity.row_numbers import RowNumbers, compact
 from imgsim_assets.similarity.unique_rows import find_unique_in_blocks
 
-# Others of each item: enough that a resample of the catalog nearly always has one of them.
-DEPTH = 8
 # Items that are listed of those that share one image, such as a placeholder.
 _MAX_SHARED = DEPTH
 # More pairs of one item than this are not excluded one by one.
@@ -46,29 +47,6 @@ _LISTS, _RANKED = "lists", "ranked"
 _PAIRS = {"left_id": pl.String, "right_id": pl.String}
 
 
-@dataclass(frozen=True)
-class NearestOthers:
-    """The nearest different items of n items.
-
-    Attributes:
-        similarity: (n, DEPTH) cosines, the greatest first; -inf where there are fewer.
-        other: (n, DEPTH) clusters of the other items; -1 where there are fewer.
-        cluster: (n,) numbers of groups of items that share their first vector.
-    """
-
-    similarity: Doubles
-    other: Indices
-    cluster: Indices
-
-    def __len__(self) -> int:
-        return len(self.cluster)
-
-    @property
-    def clusters(self) -> int:
-        """The number of different clusters."""
-        return len(np.unique(self.cluster))
-
-
 def nearest_others(
     items: Items,
     same: pl.DataFrame | None = None,
@@ -86,17 +64,8 @@ def nearest_others(
             same. It is asked about the most similar pairs only, until none of them does.
     """
     if not len(items):
-        empty = np.empty((0, DEPTH))
-        return NearestOthers(empty, empty.astype(np.int64), np.empty(0, np.int64))
-    unique = find_unique_in_blocks(items.blocks)
-    vector_of_row = np.empty(len(items), np.int64)
-    vector_of_row[unique.rows] = np.repeat(np.arange(len(unique.first)), unique.counts)
-    images = pl.DataFrame(
-        {"item": items.numbers, "vector": vector_of_row},
-        schema={"item": pl.Int64, "vector": pl.Int64},
-    )
-    if items.max_images > 1:
-        images = images.unique(maintain_order=True)
+        return NearestOthers(np.empty(0, np.int64))
+    images, first = _images_of(items)
     excluded = _pairs_that_share(images)
     if same is not None and same.height:
         excluded = pl.concat([excluded, _positions(same, items.ids)]).unique()
@@ -105,16 +74,27 @@ def nearest_others(
     own = _largest_count(images, "item")
     depth = own * (DEPTH + min(_largest_count(excluded, "item"), _MAX_EXCLUDED))
     depth += own * _MAX_ALIGNED if aligned is not None else 0
-    vectors = items.blocks.take(unique.first)
-    of_turned = turned.blocks.take(_turned_rows(unique.first)) if turned is not None else None
+    vectors = items.blocks.take(first)
+    of_turned = turned.blocks.take(_turned_rows(first)) if turned is not None else None
     search = NearestVectors(vectors, of_turned)
     depth = min(depth, len(vectors) - 1)
     if aligned is None:
         return _Ranking(images, search, depth).rank(excluded)
-    sha256 = items.images.gather(unique.first, ["sha256"])["sha256"]
+    sha256 = items.images.gather(first, ["sha256"])["sha256"]
     with scratch_folder() as folder:
         ranking = _Ranking(images, search, depth, folder)
         return _without_aligned(ranking, images, excluded, sha256, aligned)
+
+
+def _images_of(items: Items) -> tuple[pl.DataFrame, Indices]:
+    """Item and vector of the images of items, and the first row of each vector."""
+    unique = find_unique_in_blocks(items.blocks)
+    vector = np.empty(len(items), np.uint32)
+    vector[unique.rows] = np.repeat(np.arange(len(unique.first), dtype=np.uint32), unique.counts)
+    images = pl.DataFrame({"item": items.numbers.astype(np.uint32), "vector": vector})
+    if items.max_images > 1:
+        images = images.unique(maintain_order=True)
+    return images, unique.first
 
 
 def _turned_rows(rows: Indices) -> Indices:
@@ -160,9 +140,13 @@ class _Ranking:
         folder: Path | None = None,
     ) -> None:
         self._images, self._search, self._depth, self._folder = images, search, depth, folder
-        self._clusters = _first_vectors(images)
-        self._carriers = _first_items(images)
-        self._blocks = self._in_blocks()
+        self._cluster = _first_vectors(images)
+        self._carriers = _Carriers.of(images)
+        item = images["item"].to_numpy()
+        self._order = compact(np.lexsort((item, self._cluster[item])))
+        self._bounds = self._block_bounds()
+        # What sorting all images has taken.
+        return_freed_memory()
 
     def rank(self, excluded: pl.DataFrame, aligned: pl.DataFrame | None = None) -> NearestOthers:
         """The nearest items of every item.
@@ -171,23 +155,26 @@ class _Ranking:
             excluded: item and other of pairs that are left out.
             aligned: pairs of vectors that are left out.
         """
-        similarity = np.full((self._clusters.height, DEPTH), -np.inf)
-        other = np.full((self._clusters.height, DEPTH), -1, dtype=np.int64)
+        nearest = NearestOthers(self._cluster)
         for number, lists in enumerate(self._lists()):
-            images = self._blocks[number]
+            images = self._block(number)
             if aligned is not None:
                 lists = lists.join(aligned, on=_VECTORS, how="anti")
-            ranked = _rank_others(images, lists, excluded, self._clusters, self._carriers)
+            ranked = _rank_others(images, lists, excluded, self._cluster, self._carriers)
             if self._folder is not None:
                 ranked.write_parquet(self._folder / f"{_RANKED}{number}")
-            entries = (ranked["item"].to_numpy(), ranked["rank"].to_numpy())
-            similarity[entries] = ranked["similarity"].to_numpy()
-            other[entries] = ranked["cluster"].to_numpy()
-        return NearestOthers(similarity, other, self._clusters["vector"].to_numpy())
+            items = np.unique(images["item"].to_numpy())
+            others = RankedOthers.none(len(items))
+            entries = (np.searchsorted(items, ranked["item"].to_numpy()), ranked["rank"].to_numpy())
+            others.similarity[entries] = ranked["similarity"].to_numpy()
+            others.other[entries] = ranked["cluster"].to_numpy()
+            nearest.write(items, others)
+        return nearest
 
     def most_similar(self, others: NearestOthers) -> pl.DataFrame:
         """The pairs of vectors that are as similar as the nearest others of some of the items."""
-        best = np.sort(others.similarity[:, 0][np.isfinite(others.similarity[:, 0])])[::-1]
+        best = others.best
+        best = np.sort(best[np.isfinite(best)])[::-1]
         lowest = best[max(0, ceil(_COMPARED * len(best)) - 1)] if len(best) else np.inf
         if self._folder is None:
             raise AssertionError("rankings are used again, and need a folder")
@@ -195,34 +182,39 @@ class _Ranking:
             pl.read_parquet(self._folder / f"{_RANKED}{number}")
             .filter(pl.col("similarity") >= lowest)
             .select(_VECTORS)
-            for number in range(len(self._blocks))
+            for number in range(len(self._bounds) - 1)
         )
         return pl.concat(of_blocks).unique(maintain_order=True)
 
-    def _in_blocks(self) -> list[pl.DataFrame]:
-        """The images of the items (item, vector), of whole items, some at a time."""
-        cluster = self._clusters["vector"].to_numpy()[self._images["item"].to_numpy()]
-        order = np.lexsort((self._images["item"].to_numpy(), cluster))
-        ordered = self._images.select(pl.all().gather(order))
+    def _block(self, number: int) -> pl.DataFrame:
+        """The images of the items (item, vector) of a block."""
+        rows = self._order[self._bounds[number] : self._bounds[number + 1]]
+        return self._images.select(pl.all().gather(rows)).cast(pl.Int64)
+
+    def _block_bounds(self) -> list[int]:
+        """Where each block begins in the order, and the end: blocks of whole items."""
         largest = max(1, min(self._search.block_rows, _MAX_LISTED // (self._depth + 1)))
-        count = ordered.height
+        count = len(self._order)
         ranges = task_ranges(count, smallest=min(_MIN_TASK_ROWS, largest), largest=largest)
         size = max(map(len, ranges), default=1)
-        follows = (ordered["item"] == ordered["item"].shift()).fill_null(value=False).to_numpy()
-        # A block ends before the first item that begins behind its size.
-        block = np.maximum.accumulate(np.where(follows, 0, np.arange(len(follows)) // size))
-        begins = np.flatnonzero(np.diff(block, prepend=-1))
-        stops = [*begins[1:].tolist(), len(block)]
-        return [ordered[start:stop] for start, stop in zip(begins.tolist(), stops, strict=True)]
+        item = self._images["item"].to_numpy()[self._order]
+        bounds = [0]
+        for start in range(size, count, size):
+            # A block ends before the first item that begins behind its size.
+            others = np.flatnonzero(item[start:] != item[start - 1])
+            end = start + int(others[0]) if len(others) else count
+            if bounds[-1] < end < count:
+                bounds.append(end)
+        return [*bounds, count]
 
     def _lists(self) -> Iterator[pl.DataFrame]:
         """The neighbors of the vectors of each block."""
-        numbers = range(len(self._blocks))
+        numbers = range(len(self._bounds) - 1)
         paths = [self._folder / f"{_LISTS}{n}" if self._folder else None for n in numbers]
         if all(path is not None and path.exists() for path in paths):
             yield from (pl.read_parquet(path) for path in paths if path is not None)
             return
-        searched = [block["vector"].unique().sort().to_numpy() for block in self._blocks]
+        searched = [self._block(n)["vector"].unique().sort().to_numpy() for n in numbers]
         find = partial(self._search.of, k=self._depth)
         found = run_tasks(
             find, searched, "nearest items", unit="blocks", memory=_TASK_BYTES, uses_gpu=True
@@ -237,8 +229,8 @@ def _rank_others(
     images: pl.DataFrame,
     lists: pl.DataFrame,
     excluded: pl.DataFrame,
-    clusters: pl.DataFrame,
-    carriers: pl.DataFrame,
+    cluster: RowNumbers,
+    carriers: _Carriers,
 ) -> pl.DataFrame:
     """The nearest clusters of some items: item, cluster, similarity, the vectors, rank (from 0).
 
@@ -246,15 +238,17 @@ def _rank_others(
         images: item and vector of the images of these items.
         lists: the neighbors of their vectors.
         excluded: item and other of pairs that are left out.
-        clusters: item and vector, the first one of each item of the catalog, by item from 0.
-        carriers: item and vector of the first items that have a vector.
+        cluster: the first vector of each item of the catalog.
+        carriers: the first items that have a vector.
     """
     pairs = (
-        images.join(lists, on="vector")
-        .join(carriers.rename({"item": "other", "vector": "other_vector"}), on="other_vector")
+        carriers.with_others(images.join(lists, on="vector"))
         .filter(pl.col("item") != pl.col("other"))
         .join(excluded, on=["item", "other"], how="anti")
-        .with_columns(cluster=pl.lit(clusters["vector"]).gather("other"))
+    )
+    of_others = cluster[pairs["other"].to_numpy()].astype(np.int64)
+    pairs = (
+        pairs.with_columns(pl.Series("cluster", of_others))
         .sort(["similarity", *_VECTORS], descending=[True, False, False])
         .unique(["item", "cluster"], keep="first", maintain_order=True)
         .select("item", "cluster", "similarity", *_VECTORS)
@@ -281,6 +275,7 @@ def _aligned_vectors(
 
 def _pairs_with(images: pl.DataFrame, vectors: pl.DataFrame) -> pl.DataFrame:
     """Item and other of items that have these pairs of vectors."""
+    images = images.cast(pl.Int64)
     others = images.rename({"item": "other", "vector": "other_vector"})
     carriers = others.group_by("other_vector", maintain_order=True).head(_MAX_EXCLUDED)
     pairs = images.join(vectors, on="vector").join(carriers, on="other_vector")
@@ -294,6 +289,7 @@ def _pairs_that_share(images: pl.DataFrame) -> pl.DataFrame:
     """
     several = images.filter(pl.len().over("item") > 1)
     shared = images.filter(pl.col("vector").is_in(several["vector"].unique().implode()))
+    shared = shared.cast(pl.Int64)
     capped = shared.group_by("vector", maintain_order=True).head(_MAX_EXCLUDED)
     pairs = shared.join(capped.rename({"item": "other"}), on="vector")
     return pairs.filter(pl.col("item") != pl.col("other")).select("item", "other").unique()
@@ -312,23 +308,39 @@ def _positions(pairs: pl.DataFrame, ids: pl.Series) -> pl.DataFrame:
     return pl.concat([numbered, swapped])
 
 
-def _first_vectors(images: pl.DataFrame) -> pl.DataFrame:
+def _first_vectors(images: pl.DataFrame) -> RowNumbers:
     """The first vector of each item, of images by item."""
     item = images["item"].to_numpy()
-    begins = np.flatnonzero(np.diff(item, prepend=-1))
-    first = np.minimum.reduceat(images["vector"].to_numpy(), begins)
-    return pl.DataFrame({"item": item[begins], "vector": first})
+    begins = np.flatnonzero(np.append(True, item[1:] != item[:-1]))
+    first: RowNumbers = np.minimum.reduceat(images["vector"].to_numpy(), begins)
+    return first
 
 
-def _first_items(images: pl.DataFrame) -> pl.DataFrame:
-    """Item and vector of the first items of each vector, few of each."""
-    vector = images["vector"].to_numpy()
-    order = np.argsort(vector, kind="stable")
-    vector = vector[order]
-    position = np.arange(len(vector)) - np.searchsorted(vector, vector)
-    is_first = position < _MAX_SHARED
-    item = images["item"].to_numpy()[order[is_first]]
-    return pl.DataFrame({"item": item, "vector": vector[is_first]})
+class _Carriers(NamedTuple):
+    """The first items that have a vector, few of each: `item` from `start[vector]` on."""
+
+    item: RowNumbers
+    start: RowNumbers
+
+    @classmethod
+    def of(cls, images: pl.DataFrame) -> _Carriers:
+        """Those of images by item."""
+        order = np.argsort(images["vector"].to_numpy(), kind="stable")
+        vector = images["vector"].to_numpy()[order]
+        is_first = np.arange(len(vector)) - np.searchsorted(vector, vector) < _MAX_SHARED
+        start = np.append(0, np.cumsum(np.bincount(vector[is_first])))
+        return cls(images["item"].to_numpy()[order[is_first]], compact(start))
+
+    def with_others(self, pairs: pl.DataFrame) -> pl.DataFrame:
+        """Each of some pairs with the items (other) that have its other_vector."""
+        vector = pairs["other_vector"].to_numpy()
+        first = self.start[vector].astype(np.int64)
+        count = self.start[vector + 1] - first
+        ends = np.cumsum(count)
+        pair = np.repeat(np.arange(len(vector)), count)
+        at = np.arange(len(pair)) + np.repeat(first - ends + count, count)
+        other = pl.Series("other", self.item[at].astype(np.int64))
+        return pairs.select(pl.all().gather(pair)).with_columns(other)
 
 
 def _largest_count(frame: pl.DataFrame, column: str) -> int:

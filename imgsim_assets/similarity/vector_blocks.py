@@ -312,14 +312,14 @@ def _unpickled(count: int, parts: ReadParts, key: str, random_access: bool) -> _
 
 def _filled(count: int, parts: Iterator[Part]) -> StoredRows:
     memory: Floats | None = None
-    scratch: ScratchRows | None = None
+    scratch: ScratchRows[np.float32] | None = None
     for rows, vectors in parts:
         if memory is None and scratch is None:
             dim = vectors.shape[1]
             if count * dim * 4 <= vectors_in_memory():
                 memory = np.empty((count, dim), dtype=np.float32)
             else:
-                scratch = ScratchRows(count, dim)
+                scratch = ScratchRows(count, dim, np.float32)
         if memory is not None:
             memory[rows] = vectors
         elif scratch is not None:

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from imgsim_assets.similarity.budget import expected_rate, thresholds_within
 from imgsim_assets.similarity.items import Items
-from imgsim_assets.similarity.nearest_others import NearestOthers, nearest_others
+from imgsim_assets.similarity.nearest_others import nearest_others
+from imgsim_assets.similarity.other_items import NearestOthers
 
 
 def _catalog(count: int, seed: int, dim: int = 8) -> Items:
@@ -22,7 +23,7 @@ def _catalog(count: int, seed: int, dim: int = 8) -> Items:
 
 
 def _false_rate(items: Items, threshold: float) -> float:
-    return float(np.mean(nearest_others(items).similarity[:, 0] >= threshold))
+    return float(np.mean(nearest_others(items).best >= threshold))
 
 
 @pytest.mark.parametrize("count", [60, 200])
@@ -72,7 +73,7 @@ def test_threshold_rises_with_size_and_falls_with_budget(
 
 
 def test_without_two_different_items_only_equal_images_match() -> None:
-    none = NearestOthers(np.empty((0, 8)), np.empty((0, 8), np.int64), np.empty(0, np.int64))
+    none = NearestOthers(np.empty(0, np.int64))
     one = nearest_others(_catalog(1, 0))
 
     for others in (none, one):

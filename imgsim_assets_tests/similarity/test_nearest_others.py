@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imgsim_assets.similarity.items import Items, turned_keys
-from imgsim_assets.similarity.nearest_others import DEPTH, nearest_others
+from imgsim_assets.similarity.nearest_others import nearest_others
+from imgsim_assets.similarity.other_items import DEPTH
 from imgsim_assets_tests.support.blocks import small_blocks
 from imgsim_assets_tests.support.image_pool import POOL, TURNED, TURNED_SIMILARITY
 
@@ -29,8 +30,8 @@ def test_images_of_one_item_are_no_pair() -> None:
 
     assert len(others) == 2
     expected = np.cos(np.radians(39))
-    np.testing.assert_allclose(others.similarity[:, 0], expected, atol=1e-6)
-    assert np.isneginf(others.similarity[:, 1:]).all()
+    np.testing.assert_allclose(others.best, expected, atol=1e-6)
+    assert np.isneginf(others.all().similarity[:, 1:]).all()
 
 
 def test_item_with_many_images_still_finds_others() -> None:
@@ -39,7 +40,7 @@ def test_item_with_many_images_still_finds_others() -> None:
 
     others = nearest_others(items)
 
-    assert np.isfinite(others.similarity[:, 0]).all()
+    assert np.isfinite(others.best).all()
 
 
 def test_items_that_share_an_image_are_no_pair() -> None:
@@ -48,7 +49,7 @@ def test_items_that_share_an_image_are_no_pair() -> None:
     others = nearest_others(items)
 
     # a and b share the image at 0 degrees, so that 10 and 12 degrees are not compared.
-    np.testing.assert_allclose(others.similarity[:, 0], np.cos(np.radians([50, 48, 48])), atol=1e-6)
+    np.testing.assert_allclose(others.best, np.cos(np.radians([50, 48, 48])), atol=1e-6)
 
 
 def test_same_pixels_are_no_pair() -> None:
@@ -56,7 +57,7 @@ def test_same_pixels_are_no_pair() -> None:
 
     others = nearest_others(items)
 
-    np.testing.assert_allclose(others.similarity[:, 0], np.cos(np.radians(30)), atol=1e-6)
+    np.testing.assert_allclose(others.best, np.cos(np.radians(30)), atol=1e-6)
     assert others.clusters == 2
 
 
@@ -66,7 +67,7 @@ def test_pairs_known_to_be_the_same_are_left_out() -> None:
 
     others = nearest_others(items, same)
 
-    np.testing.assert_allclose(others.similarity[:, 0], np.cos(np.radians([60, 55, 55])), atol=1e-6)
+    np.testing.assert_allclose(others.best, np.cos(np.radians([60, 55, 55])), atol=1e-6)
 
 
 @given(
@@ -92,8 +93,8 @@ def test_nearest_different_items_equal_brute_force(counts: list[int], seed: int)
             ),
             reverse=True,
         )
-        np.testing.assert_allclose(others.similarity[number, 0], best[0], atol=1e-6)
-        known = others.similarity[number][np.isfinite(others.similarity[number])]
+        np.testing.assert_allclose(others.all().similarity[number, 0], best[0], atol=1e-6)
+        known = others.all().similarity[number][np.isfinite(others.all().similarity[number])]
         np.testing.assert_allclose(known, best[: len(known)][:DEPTH], atol=1e-6)
 
 
@@ -135,8 +136,9 @@ def test_others_do_not_depend_on_the_blocks(
     with small_blocks(rows):
         in_blocks = nearest_others(Items(keys, POOL[numbers]), pairs, turned, aligned)
 
-    for name in ("similarity", "other", "cluster"):
-        np.testing.assert_array_equal(getattr(in_blocks, name), getattr(whole, name))
+    np.testing.assert_array_equal(in_blocks.cluster, whole.cluster)
+    for found, expected in zip(in_blocks.all(), whole.all(), strict=True):
+        np.testing.assert_array_equal(found, expected)
 
 
 def test_over_orientations_the_best_of_each_pair_counts() -> None:
@@ -155,4 +157,4 @@ def test_over_orientations_the_best_of_each_pair_counts() -> None:
     best = np.max([each[:count, :count] for each in TURNED_SIMILARITY], axis=0)
     np.fill_diagonal(best, -np.inf)
     expected = -np.sort(-best, axis=1)[:, :DEPTH]
-    np.testing.assert_allclose(others.similarity, expected, atol=1e-12)
+    np.testing.assert_allclose(others.all().similarity, expected, atol=1e-12)

@@ -193,14 +193,14 @@ def test_no_vectors_of_an_updated_graph_are_copied(
     assert _CountedScratch.sizes == [1, 1]
 
 
-class _CountedScratch(ScratchRows):
+class _CountedScratch(ScratchRows[np.float32]):
     """Notes how many rows each scratch file has."""
 
     sizes: ClassVar[list[int]] = []
 
-    def __init__(self, count: int, dim: int) -> None:
+    def __init__(self, count: int, dim: int, dtype: type[np.float32]) -> None:
         self.sizes.append(count)
-        super().__init__(count, dim)
+        super().__init__(count, dim, dtype)
 
 
 def test_a_damaged_file_that_is_not_needed_stops_no_update(

@@ -119,6 +119,8 @@ def _searched(
     """What the groups of a batch have found."""
     if not len(left):
         return []
+    # Copying the rows in the order of their lists takes a block, as the groups do.
+    right.open()
     groups = _groups(left, right, k, minimum, lists)
     probed = np.unique(np.concatenate([group.lists for group in groups]))
     search = partial(_search_chunk, groups, max_candidates(join_budget()))
@@ -204,13 +206,12 @@ def _groups(
     left: JoinSide, right: ListedRows, k: int | None, minimum: Doubles, lists: RowLists
 ) -> list[_Group]:
     """The rows of a batch in groups, those of one list together."""
-    rows = unit_rows(left.vectors.all(), "vectors")
     order = np.argsort(right.own_lists(left, lists), kind="stable")
     height = _group_rows(len(order), right)
     groups = []
     for begin in range(0, len(order), height):
         positions = order[begin : begin + height]
-        part = UnitRows(rows.rows[positions], rows.squares[positions], rows.deviation)
+        part = unit_rows(left.vectors.rows(positions), "vectors")
         probed = right.probed_lists(left, lists, positions)
         of_group, start, probing = _by_list(probed)
         groups.append(

@@ -22,6 +22,8 @@ from imgsim_assets.similarity.join_side import JoinSide
 from imgsim_assets.similarity.row_numbers import RowNumbers, compact
 from imgsim_assets.similarity.vector_blocks import Part, VectorBlocks, chosen_parts
 
+# A chunk is in memory beside a block of left rows; smaller ones need more exact cosines.
+_CHUNKS_PER_BLOCK = 2
 # Numbers of lists; where they are lists of values, negative ones have no rows.
 ListNumbers = NDArray[np.integer]
 
@@ -112,8 +114,13 @@ class ListedRows:
         value = left.value.gather(rows) if left.value is not None else None
         return _of_values(lists.probed[rows], value, self.values, len(self.assigned.lists))
 
+    def open(self) -> None:
+        """Copy the rows in the order of their lists now, unless they are read from the side."""
+        if self.vectors is not None:
+            self.vectors.open()
+
     def chunks(self, probed: ListNumbers) -> Iterator[ListChunk]:
-        """The rows of some lists (p,), ascending, about a block of rows at a time."""
+        """The rows of some lists (p,), ascending, some of a block of rows at a time."""
         _, at, _ = np.intersect1d(self.numbers, probed, assume_unique=True, return_indices=True)
         for ranges in self._ranges(at):
             yield self._chunk(*(np.array(column) for column in zip(*ranges, strict=True)))
@@ -135,7 +142,7 @@ class ListedRows:
 
     def _ranges(self, lists: Indices) -> Iterator[list[tuple[int, int, int]]]:
         """List, first row and end of what makes a chunk."""
-        size = self.side.vectors.block_rows
+        size = max(1, self.side.vectors.block_rows // _CHUNKS_PER_BLOCK)
         ranges: list[tuple[int, int, int]] = []
         count = 0
         for number in lists.tolist():
