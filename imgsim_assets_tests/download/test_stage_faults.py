@@ -22,7 +22,6 @@ from imgsim_assets.download.fetched import Fetched, Validators
 from imgsim_assets.download.files.remote_objects import RemoteObjects
 from imgsim_assets.download.http.client import HttpClient
 from imgsim_assets.download.ledger import writer
-from imgsim_assets.download.scheduling.active_runs import FOLDER
 from imgsim_assets.download.stage import DownloadReport, ImagesStage
 from imgsim_assets.storage import lease
 from imgsim_assets.storage.commit import DataFile
@@ -97,22 +96,15 @@ def test_concurrent_runs_without_lease_end_with_one_correct_ledger(
     catalog: Catalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shard_run, "COMMIT_EVERY_SECONDS", 0.02)
-    have_planned = threading.Event()
-
-    def both_have_planned() -> bool:
-        # Each run has two files while it shares the slots of the host.
-        if len(catalog.store.files.entries(FOLDER)) == 4:
-            have_planned.set()
-        return have_planned.is_set()
 
     def page(connection: Connection) -> None:
-        connection.wait(both_have_planned)
+        connection.wait(lambda: len(server.requests) == 40)
         connection.send(response(jpeg(int(connection.path[1:]))))
 
     with FaultyServer(page) as server:
         urls = {f"item {number}": server.url(f"/{number}") for number in range(20)}
         catalog.declare(urls)
-        settings = fast_settings(max_per_host=2, timeout_s=30, read_timeout_s=30)
+        settings = fast_settings(max_per_host=80, timeout_s=60, read_timeout_s=60)
         both = [in_background(reopen(catalog).run, settings) for _ in range(2)]
         reports = [join(run)[0] for run in both]
         assert len(server.requests) == 40
