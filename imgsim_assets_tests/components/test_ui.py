@@ -10,7 +10,7 @@ from urllib.request import url2pathname
 import pytest
 from playwright import sync_api
 
-from imgsim_assets_tests.support.browser import needs_chromium, open_browser
+from imgsim_assets_tests.support.browser import PATIENCE_MS, needs_chromium, open_browser
 from imgsim_assets_tests.support.encoders import COUNTER
 from imgsim_assets_tests.support.processes import BUSY_S
 from imgsim_assets_tests.support.servers import Servers
@@ -46,7 +46,7 @@ def page(servers: Servers) -> Iterator[sync_api.Page]:
     """A browser page at the web server."""
     with open_browser() as browser:
         opened = browser.new_page(base_url=servers.url, viewport={"width": 1600, "height": 1200})
-        opened.set_default_timeout(60_000)
+        opened.set_default_timeout(PATIENCE_MS)
         yield opened
 
 

@@ -15,7 +15,7 @@ from imgsim_assets.gallery.items import image_gallery
 from imgsim_assets.gallery.page import write_gallery
 from imgsim_assets.gallery.pairs import match_gallery
 from imgsim_assets.storage.store import Store
-from imgsim_assets_tests.support.browser import needs_chromium
+from imgsim_assets_tests.support.browser import PATIENCE_MS, needs_chromium
 from imgsim_assets_tests.support.images import jpeg
 
 HOSTILE = "</script><img src=http://127.0.0.1:9/x onerror=alert(1)>\u202egnp"
@@ -58,6 +58,7 @@ class _Opened:
     def __init__(self, browser: sync_api.Browser, path: Path, width: int = 1200) -> None:
         self.context = browser.new_context(viewport={"width": width, "height": 800})
         self.page = self.context.new_page()
+        self.page.set_default_timeout(PATIENCE_MS)
         self.problems: list[str] = []
         self.page.on("console", lambda message: self.problems.append(message.text))
         self.page.on("pageerror", lambda error: self.problems.append(str(error)))

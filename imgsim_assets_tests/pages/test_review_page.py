@@ -12,7 +12,7 @@ from playwright import sync_api
 
 from imgsim_assets.reviews.table import read_reviews, reviews_table
 from imgsim_assets.service.settings import ServeSettings
-from imgsim_assets_tests.support.browser import needs_chromium
+from imgsim_assets_tests.support.browser import PATIENCE_MS, needs_chromium
 from imgsim_assets_tests.support.review_shop import (
     HOSTILE_ID,
     HOSTILE_TITLE,
@@ -21,8 +21,6 @@ from imgsim_assets_tests.support.review_shop import (
     serving,
 )
 
-# On a busy machine.
-sync_api.expect.set_options(timeout=30_000)
 _TABS = ("new", "near", "random", "all", "accepted", "rejected", "unsure", "unmatched")
 
 pytestmark = needs_chromium
@@ -52,7 +50,7 @@ def page(browser: sync_api.Browser, address: str) -> Iterator[sync_api.Page]:
     """A page that fails the test when a script fails, a dialog opens or the policy is broken."""
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     opened = context.new_page()
-    opened.set_default_timeout(30_000)
+    opened.set_default_timeout(PATIENCE_MS)
     problems: list[str] = []
     opened.on("pageerror", lambda error: problems.append(str(error)))
     opened.on("dialog", lambda dialog: problems.append(dialog.message))

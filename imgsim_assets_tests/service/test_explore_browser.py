@@ -17,7 +17,7 @@ from imgsim_assets.service.run import create_server, listen
 from imgsim_assets.service.settings import ServeSettings
 from imgsim_assets.storage.store import Store
 from imgsim_assets_tests.support.browsed_store import HOSTILE_ID, LOGO, build
-from imgsim_assets_tests.support.browser import needs_chromium
+from imgsim_assets_tests.support.browser import PATIENCE_MS, needs_chromium
 from imgsim_assets_tests.support.catalogs import sha256_of, tiny
 
 pytestmark = needs_chromium
@@ -66,7 +66,7 @@ def url(browsed: Store) -> Iterator[str]:
 def page(browser: sync_api.Browser, url: str) -> Iterator[sync_api.Page]:
     context = browser.new_context(base_url=url, permissions=["clipboard-read", "clipboard-write"])
     opened = context.new_page()
-    opened.set_default_timeout(30_000)
+    opened.set_default_timeout(PATIENCE_MS)
     yield opened
     context.close()
 
@@ -83,6 +83,7 @@ def test_axe_finds_nothing_and_nothing_of_others_runs(
         viewport={"width": width, "height": 900},
     )
     page = context.new_page()
+    page.set_default_timeout(PATIENCE_MS)
     problems: list[str] = []
     requested: list[str] = []
     page.on("pageerror", lambda error: problems.append(str(error)))

@@ -9,6 +9,9 @@ from contextlib import contextmanager
 import pytest
 from playwright import sync_api
 
+# The first page of a browser that has just started takes half a minute on a busy machine.
+PATIENCE_MS = 180_000
+sync_api.expect.set_options(timeout=PATIENCE_MS)
 _CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
 needs_chromium = pytest.mark.skipif(
@@ -20,6 +23,8 @@ needs_chromium = pytest.mark.skipif(
 def open_browser() -> Iterator[sync_api.Browser]:
     """Run the browser, and Playwright's event loop in this thread."""
     with sync_api.sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=_CHROMIUM, args=["--no-sandbox"])
+        opened = playwright.chromium.launch(
+            executable_path=_CHROMIUM, args=["--no-sandbox"], timeout=PATIENCE_MS
+        )
         yield opened
         opened.close()
