@@ -13,10 +13,10 @@ from imgsim_assets.catalog.settings import SourceSettings
 from imgsim_assets.catalog.stage import ItemsStage
 from imgsim_assets.download.settings import DownloadSettings
 from imgsim_assets.encoders.encoder import fingerprint
+from imgsim_assets.encoders.vectors import VectorTable
 from imgsim_assets.errors import StoreError
-from imgsim_assets.index.stage import IndexStage, open_index
+from imgsim_assets.index.stage import IndexStage, embedded_images, open_index
 from imgsim_assets.similarity.graph import GraphStage
-from imgsim_assets.similarity.items import from_embeddings
 from imgsim_assets.similarity.matches import MatchStage
 from imgsim_assets.similarity.settings import GraphSettings, MatchSettings
 from imgsim_assets.storage.gc import SHA256
@@ -102,8 +102,9 @@ def test_the_next_run_repairs_a_damaged_file(
 
     if name == VECTORS:
         # The damage is found when a vector is read; the message says which asset to materialize.
+        vectors = VectorTable(store, "products", fingerprint(THUMBNAIL))
         with pytest.raises(StoreError, match="materialize products/embeddings again"):
-            from_embeddings(store, "products")[1].blocks.all()
+            vectors.read(embedded_images(store, "products")[1]["sha256"])
     materialize(store, sources)
 
     assert contents(store) == before

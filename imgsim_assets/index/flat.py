@@ -8,8 +8,6 @@ The file is mapped into memory for searches. Vectors are read from it in parts.
 
 from __future__ import annotations
 
-import os
-import weakref
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +19,15 @@ import polars as pl
 
 from imgsim_assets.errors import StoreError
 from imgsim_assets.index.entries import NUMBER
-from imgsim_assets.index.vector_file import Floats, Indices, VectorFile, read_vectors
+from imgsim_assets.index.index_file import IndexFile
+from imgsim_assets.index.vector_file import (
+    Floats,
+    Indices,
+    VectorFile,
+    are_same,
+    flat_numbers,
+    flat_offsets,
+)
 from imgsim_assets.index.writer import flat_head
 
 # Two neighbors whose similarities differ by less count as equally near.
@@ -46,9 +52,7 @@ class FlatIndex:
     file_type: ClassVar[Any] = faiss.IndexIDMap2
 
     def __init__(self, index: Any, path: Path, entries: pl.DataFrame, next_number: int) -> None:
-        self._index = index
-        self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        weakref.finalize(self, os.close, self._file)
+        self._index, self._file = index, IndexFile(path)
         self.entries = entries
         self.next_number = next_number
 
@@ -70,7 +74,7 @@ class FlatIndex:
         is_searched = entries.columns != [NUMBER]
         shape = None if is_searched else cls._shape(path, entries.height)
         loaded = cls(shape or cls._read(path), path, entries, next_number)
-        if not _are_same(loaded._numbers(), entries[NUMBER].to_numpy(), next_number):
+        if not are_same(loaded._numbers(), entries[NUMBER].to_numpy(), next_number):
             raise StoreError(f"{path} holds other images than its table of entries")
         return loaded
 
@@ -202,7 +206,7 @@ class FlatIndex:
         """The vectors (n, dim) at some positions in `entries`."""
         vectors = np.empty((len(positions), self.dim), dtype=np.float32)
         for row, offset in enumerate(self._offsets[positions].tolist()):
-            read_vectors(self._file, vectors[row : row + 1], offset)
+            self._file.read(vectors[row : row + 1], offset)
         return vectors
 
     @cached_property
@@ -221,23 +225,8 @@ class FlatIndex:
 
     def _layout(self) -> Indices | range:
         """Where the file has each vector, (n,), in its order."""
-        # The file ends with the vectors, the count of the numbers and the numbers.
-        end = os.fstat(self._file).st_size - 8 * (len(self) + 1)
-        return range(end - 4 * self.dim * len(self), end, 4 * self.dim)
+        return flat_offsets(self._file, self.dim, len(self))
 
     def _numbers(self) -> Indices:
         """The number of each vector, (n,), in the order of the file."""
-        numbers = np.empty(len(self), "<i8")
-        offset = os.fstat(self._file).st_size - numbers.nbytes
-        if os.preadv(self._file, [numbers.data], offset) != numbers.nbytes:
-            raise StoreError("the index file was truncated while it was open")
-        return numbers
-
-
-def _are_same(numbers: Indices, others: Indices, after: int) -> bool:
-    """Whether numbers below `after`, each once, are the same ones in another order."""
-    if len(numbers) != len(others) or numbers.max(initial=-1) >= after:
-        return False
-    is_number = np.zeros(after, dtype=bool)
-    is_number[numbers] = True
-    return int(is_number.sum()) == len(numbers) and bool(is_number[others].all())
+        return flat_numbers(self._file, len(self))

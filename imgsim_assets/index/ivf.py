@@ -7,7 +7,6 @@ is measured on them (`FlatIndex.recall`) and checked.
 from __future__ import annotations
 
 import math
-import os
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -62,7 +61,7 @@ class IvfIndex(FlatIndex):
     def _layout(self) -> Indices:
         # The file ends with the lists: of each the vectors, and then the numbers.
         sizes, width = self._list_sizes(), 4 * self.dim
-        begin = os.fstat(self._file).st_size - (width + 8) * len(self)
+        begin = self._file.size - (width + 8) * len(self)
         first = np.cumsum(sizes) - sizes
         in_earlier_lists = np.repeat(first, sizes)
         offsets: Indices = begin + width * np.arange(len(self)) + 8 * in_earlier_lists

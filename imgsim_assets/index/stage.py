@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,8 @@ from imgsim_assets.index.entries import (
     EntriesUpdate,
     update_entries,
 )
+from imgsim_assets.index.index_file import part_checksums
+from imgsim_assets.index.opening import INDEX, PART_CHECKSUMS, open_version
 from imgsim_assets.index.settings import IndexSettings
 from imgsim_assets.progress import Log, silent
 from imgsim_assets.scratch import scratch_folder
@@ -42,7 +44,6 @@ if TYPE_CHECKING:
     from imgsim_assets.index.flat import FlatIndex
     from imgsim_assets.index.vector_file import Floats
 
-INDEX = "index"
 METRIC = "cosine"
 _KEY = ["id", IMAGE]
 _HAS_VECTOR = "has_vector"
@@ -237,6 +238,7 @@ class IndexStage:
             path = folder / "index.faiss"
             dim = write_index(path, index, changes, vectors, recipe["nprobe"])
             file = self.table.upload(path, role=INDEX)
+            file = file.with_metadata(**{PART_CHECKSUMS: part_checksums(path)})
         entries, existing = changes.entries, latest.files_with_role() if latest else ()
         files = [
             self.table.write_rows(entries.read(block.start, block.stop), existing=existing)
@@ -298,48 +300,17 @@ def latest_index(store: Store, name: str) -> Commit:
     return commit
 
 
-def open_index(
-    store: Store,
-    name: str,
-    *,
-    version: int | None = None,
-    columns: Sequence[str] = tuple(ENTRIES_SCHEMA),
-) -> tuple[Commit, FlatIndex]:
-    """An index commit of a catalog and its index, the file verified.
+def open_index(store: Store, name: str) -> tuple[Commit, FlatIndex]:
+    """The latest index commit of a catalog and its index, the file verified.
 
     The file, or a temporary copy of a remote one, is mapped into memory, which processes share.
-
-    Args:
-        store: the store of the catalog.
-        name: the catalog.
-        version: of the index; the latest by default.
-        columns: of its entries, the number among them.
 
     Raises:
         StoreError: when there is none.
         CorruptFileError: when the index file is damaged.
     """
-    table = index_table(store, name)
-    commit = latest_index(store, name) if version is None else table.at(version)
-    return commit, _open(table, commit, columns)
-
-
-def _open(
-    table: Table, commit: Commit, columns: Sequence[str] = tuple(ENTRIES_SCHEMA)
-) -> FlatIndex:
-    from imgsim_assets.index.flat import FlatIndex
-    from imgsim_assets.index.ivf import IvfIndex
-
-    kind = IvfIndex if commit.properties.get("kind") == IvfIndex.kind else FlatIndex
-    file = commit.file_with_role(INDEX)
-    if file is None:
-        raise StoreError(f"table {table.name} version {commit.version} lists no index file")
-    none = pl.DataFrame(schema={name: ENTRIES_SCHEMA[name] for name in columns})
-    parts = table.read_parts(commit, columns=columns)
-    entries = pl.concat([none, *(part.select(columns) for part in parts)])
-    # FAISS would load a flipped byte without an error: it gets verified files only.
-    with table.local_copy(file) as local:
-        return kind.load(local, entries, commit.properties["next_number"])
+    commit = latest_index(store, name)
+    return commit, open_version(index_table(store, name), commit)
 
 
 def _same_kind(latest: Commit | None) -> IndexSettings:
@@ -363,7 +334,7 @@ def _open_or_none(table: Table, latest: Commit | None, log: Log) -> FlatIndex | 
     if latest is None:
         return None
     try:
-        index = _open(table, latest, [NUMBER])
+        index = open_version(table, latest, [NUMBER])
     except StoreError as error:
         log(f"the index is rebuilt from the vectors: {error}")
         return None

@@ -10,14 +10,16 @@ from typing import Any
 from imgsim_assets.encoders.recorded import FINGERPRINT
 from imgsim_assets.encoders.vectors import VectorTable
 from imgsim_assets.errors import CorruptFileError
-from imgsim_assets.index.entries import IMAGES, NUMBER
-from imgsim_assets.index.stage import index_table, open_index, rebuild_count
+from imgsim_assets.index.entries import IMAGES
+from imgsim_assets.index.opening import open_vectors
+from imgsim_assets.index.stage import index_table, rebuild_count
 from imgsim_assets.index.vector_file import VectorFile
 from imgsim_assets.similarity.cosine import Indices
 from imgsim_assets.similarity.vector_blocks import TIMES_FEW, Part
 from imgsim_assets.storage.commit import Commit
 from imgsim_assets.storage.row_blocks import RowBlocks
 from imgsim_assets.storage.store import Store
+from imgsim_assets.storage.table import Table
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class StoredVectors:
 class IndexedVectors:
     """The vectors of a version of a catalog's index, in the order of its entries.
 
-    The file is verified once by each process.
+    Each process verifies what it reads of the file, once.
     """
 
     store: Store
@@ -51,7 +53,7 @@ class IndexedVectors:
     version: int
 
     def __call__(self, rows: Indices | None = None) -> Iterator[Part]:
-        """As of `ReadParts`; CorruptFileError for a damaged file."""
+        """As of `ReadParts`; CorruptFileError when what is read of the file is damaged."""
         return self.file.parts(rows)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -59,9 +61,9 @@ class IndexedVectors:
 
     @cached_property
     def file(self) -> VectorFile:
-        """The file, open and verified."""
-        _, index = open_index(self.store, self.name, version=self.version, columns=[NUMBER])
-        return index.vector_file()
+        """The file, open."""
+        table = index_table(self.store, self.name)
+        return open_vectors(table, table.at(self.version))
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,8 @@ class EmbeddedVectors:
     def _index(self) -> VectorFile | None:
         """The file of the index, unless it has other vectors or is damaged."""
         store, name = self.stored.store, self.stored.name
-        commit = index_table(store, name).latest()
+        table = index_table(store, name)
+        commit = table.latest()
         if commit is None or commit.properties[FINGERPRINT] != self.stored.fingerprint:
             return None
         # Vectors that were recomputed after the index was built may differ in the last digits.
@@ -95,18 +98,21 @@ class EmbeddedVectors:
         if rebuild_count(commit) != rebuilds:
             return None
         try:
-            is_same = self._is_of_same_images(commit)
-            return IndexedVectors(store, name, commit.version).file if is_same else None
+            if not self._is_of_same_images(table, commit):
+                return None
+            file = open_vectors(table, commit)
+            # All of it now, while the table can take its place.
+            file.verify()
+            return file
         except CorruptFileError:
             # The next run of the index finds it, too, and rebuilds it.
             return None
 
-    def _is_of_same_images(self, index: Commit) -> bool:
+    def _is_of_same_images(self, table: Table, index: Commit) -> bool:
         """Whether the entries of an index are the images, in their order."""
         images, start = self.stored.images, 0
         if index.rows != len(images):
             return False
-        table = index_table(self.stored.store, self.stored.name)
         for part in table.read_parts(index, columns=IMAGES):
             stop = start + part.height
             if not part.select(IMAGES).equals(images.read(start, stop, IMAGES)):

@@ -15,7 +15,8 @@ import pytest
 from imgsim_assets.encoders.recorded import FINGERPRINT
 from imgsim_assets.encoders.vectors import VectorTable
 from imgsim_assets.errors import StoreError
-from imgsim_assets.index.stage import INDEX, index_table, vectors_of
+from imgsim_assets.index.opening import INDEX
+from imgsim_assets.index.stage import index_table, vectors_of
 from imgsim_assets.similarity import items, vector_blocks
 from imgsim_assets.similarity.graph import GraphStage
 from imgsim_assets.similarity.matches import MatchStage
@@ -57,9 +58,9 @@ def _opened(store: Store) -> Iterator[Counter[str]]:
             opened[table.name.split("/")[0]] += 1
         return read_bytes(table, file)
 
-    def noted_copy(table: TableFiles, file: DataFile) -> object:
+    def noted_copy(table: TableFiles, file: DataFile, *, verify: bool = True) -> object:
         opened[table.name] += 1
-        return local_copy(table, file)
+        return local_copy(table, file, verify=verify)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(TableFiles, "read_bytes", noted_bytes)
