@@ -103,9 +103,20 @@ def _choice(kind: str, given: Any, context: Mapping[str, Any]) -> str | None:
     return None
 
 
+def number_in_words(key: str, bounds: Bounds, noun: str) -> str:
+    """The numbers that a key can have, such as "a whole number of MiB, at least 64"."""
+    unit = _unit_of(key)
+    of_unit = f" of {unit}" if unit else ""
+    return ", ".join(filter(None, [f"a {noun}{of_unit}", _limits(bounds)]))
+
+
 def _unit(error: Mapping[str, Any]) -> str | None:
     keys = [part for part in error["loc"] if isinstance(part, str)]
-    return _UNITS.get(keys[-1].rpartition("_")[2]) if keys else None
+    return _unit_of(keys[-1]) if keys else None
+
+
+def _unit_of(key: str) -> str | None:
+    return _UNITS.get(key.rpartition("_")[2])
 
 
 def _number(given: Any, unit: str | None, bounds: Bounds, noun: str) -> str:
@@ -128,7 +139,14 @@ def _is_within(number: float, bounds: Bounds) -> bool:
 
 
 def _range(bounds: Bounds, noun: str) -> str:
+    limits = _limits(bounds)
+    if bounds.keys() == {"ge", "le"}:
+        return limits
+    return f"a {noun} of {limits}" if limits else f"a {noun}"
+
+
+def _limits(bounds: Bounds) -> str:
     if bounds.keys() == {"ge", "le"}:
         return f"{bounds['ge']:.15g} to {bounds['le']:.15g}"
     limits = [f"{_BOUNDS[name]} {bounds[name]:.15g}" for name in _BOUNDS if name in bounds]
-    return f"a {noun} of {' and '.join(limits)}" if limits else f"a {noun}"
+    return " and ".join(limits)

@@ -84,13 +84,7 @@ def choose_columns(frame: pl.DataFrame, settings: SourceSettings) -> ChosenColum
     names = [name for name in frame.columns if name not in (FILE, LINE)]
     if not names:
         return ChosenColumns(settings.id or "id", settings.url_columns or ("url",))
-    declared = [("id", settings.id), *(("url", column) for column in settings.url_columns)]
-    for key, column in declared:
-        if column is not None and column not in names:
-            raise SourceError(
-                f"{settings.location}: there is no column {column!r}; set '{key}:' to one of "
-                f"{quoted(names)}{_list_hint(key, column, names)}"
-            )
+    require_declared(names, settings)
     sample = frame.select(names).head(_SAMPLE_ROWS)
     urls = settings.url_columns or (_choose_url(sample, settings),)
     for url in urls:
@@ -103,6 +97,25 @@ def choose_columns(frame: pl.DataFrame, settings: SourceSettings) -> ChosenColum
             "'id:' to another column"
         )
     return chosen
+
+
+def require_declared(names: Sequence[str], settings: SourceSettings) -> None:
+    """Check that a list has the declared columns of ids and images.
+
+    Args:
+        names: the columns of the list.
+        settings: of the source.
+
+    Raises:
+        SourceError: it has not; the message lists the columns that it has.
+    """
+    declared = [("id", settings.id), *(("url", column) for column in settings.url_columns)]
+    for key, column in declared:
+        if column is not None and column not in names:
+            raise SourceError(
+                f"{settings.location}: there is no column {column!r}; set '{key}:' to one of "
+                f"{quoted(names)}{_list_hint(key, column, names)}"
+            )
 
 
 def _list_hint(key: str, column: str, names: Sequence[str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import io
 import itertools
 import lzma
 import posixpath
@@ -37,6 +38,7 @@ from imgsim_assets.catalog.workbook import read_workbook
 from imgsim_assets.errors import SourceError
 
 _HEAD_BYTES = 4096
+_HEAD_LINES = 1000
 _TEXT_FORMATS = ("csv", "tsv", "lines", "json", "jsonl")
 _UTF8 = ("utf-8", "utf-8-sig", "ascii")
 # The exceptions of broken compression, encodings and Parquet files.
@@ -71,6 +73,29 @@ def read_source(source: Source, keep: KeepImage = sha256_of) -> RawRows:
     return raw
 
 
+def read_column_names(source: Source) -> list[str] | None:
+    """The columns of a source of one delimited or Parquet file, without reading all of it.
+
+    Args:
+        source: the source; a Parquet file must be local.
+
+    Returns:
+        The columns; None for other sources, and where the first lines do not tell them.
+    """
+    if len(source.files) != 1 or source.format not in ("csv", "tsv", "parquet"):
+        return None
+    (file,) = source.files
+    reading = _FirstLines(source, file, sha256_of, source.format, source.settings.encoding)
+    try:
+        if source.format == "parquet":
+            return unique_names(list(pl.read_parquet_schema(file.path)))
+        raw = _read_table(reading)
+    except (SourceError, *_UNREADABLE):
+        return None  # a run finds another encoding, or says what is wrong
+    names = [name for frame in raw.frames for name in frame.columns if name not in (FILE, LINE)]
+    return names if names and all(map(is_valid, names)) else None
+
+
 @dataclass(frozen=True)
 class _Reading:
     """A file of a source, and how it is read."""
@@ -99,6 +124,13 @@ class _Reading:
         ):
             self.encodings.append(text.encoding)
             yield text
+
+
+class _FirstLines(_Reading):
+    @contextlib.contextmanager
+    def open_text(self) -> Iterator[TextIO]:
+        with super().open_text() as text:
+            yield io.StringIO("".join(itertools.islice(text, _HEAD_LINES)))
 
 
 def _read_file(source: Source, file: SourceFile, keep: KeepImage) -> RawRows:

@@ -186,8 +186,8 @@ def check_source_exists(settings: SourceSettings, project_root: Path) -> None:
 
 def _not_found(settings: SourceSettings, location: str, project_root: Path) -> SourceError:
     return SourceError(
-        f"there is no {without_secrets(location)} (path {settings.location!r}); give the path of a "
-        f"file, a folder or a glob, relative to {project_root}"
+        f"there is no {without_secrets(location)!r} (path {settings.location!r}); give the path of "
+        f"a file, a folder or a glob, relative to {project_root}"
     )
 
 

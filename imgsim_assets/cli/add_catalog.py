@@ -129,7 +129,7 @@ def _defs_folder(root: Path) -> Path:
     folder = defs_folder(root)
     if folder is None:
         raise SettingsError(
-            f"there is no Dagster project at {root}; change to its folder, or name its definitions "
-            "folder with --defs"
+            f"there is no Dagster project at {str(root)!r}; change to its folder, or name its "
+            "definitions folder with --defs"
         )
     return folder

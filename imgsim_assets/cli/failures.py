@@ -5,9 +5,9 @@ from __future__ import annotations
 import click
 
 from imgsim_assets.cli import options, output
+from imgsim_assets.cli.catalog_argument import require_catalogs
 from imgsim_assets.cli.terminal import echo
 from imgsim_assets.pipeline.failures import most_important, read_failures, shown_columns
-from imgsim_assets.pipeline.status import catalog_names
 from imgsim_assets.storage.store import Store
 from imgsim_assets.text import counted
 
@@ -35,13 +35,7 @@ def command(catalog: str, out: str | None, store: Store, as_json: bool) -> None:
     Rejected rows of the source, images that could not be fetched and images that could not be
     embedded are in one table.
     """
-    existing = catalog_names(store)
-    if catalog not in existing:
-        listed = ", ".join(existing) or "none"
-        raise click.UsageError(
-            f"{store.url} has no catalog {catalog!r}; it has {listed}. A declared catalog is there "
-            "after its first run"
-        )
+    require_catalogs(store, catalog)
     failures = read_failures(store, catalog)
     if out is not None:
         output.write_frame(failures, out)

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from imgsim_assets.cli import options, output
+from imgsim_assets.cli.catalog_argument import require_catalogs
 from imgsim_assets.cli.comparison import (
     common_lines,
     comparison_options,
@@ -73,6 +74,7 @@ def command(
         false_matches=false_matches,
         evidence=evidence,
     )
+    require_catalogs(store, catalog)
     update_index(store, catalog)
     variant = _variant(store, catalog, settings)
     with output.show_progress(quiet=as_json) as (log, _), use_compute(compute, log):

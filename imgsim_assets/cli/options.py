@@ -150,7 +150,7 @@ def check_folder(_: click.Context, parameter: click.Parameter, path: str | None)
     """Callback: refuse an output file that could not be written, before any work is done."""
     if path is not None and not Path(path).absolute().parent.is_dir():
         folder = Path(path).absolute().parent
-        raise click.UsageError(f"{parameter.opts[0]}: there is no folder {folder}")
+        raise click.UsageError(f"{parameter.opts[0]}: there is no folder {str(folder)!r}")
     return path
 
 

@@ -8,6 +8,7 @@ import click
 import polars as pl
 
 from imgsim_assets.cli import options, output
+from imgsim_assets.cli.catalog_argument import require_catalogs
 from imgsim_assets.cli.terminal import echo
 from imgsim_assets.encoders.recorded import (
     encoder_from_commit,
@@ -69,6 +70,7 @@ def command(
     budget = options.parse_settings(EvaluationSettings, false_matches=false_matches).false_matches
     log = silent if quiet or as_json else output.log_to_stderr
     names = dict.fromkeys(name for name in (catalog, other) if name is not None)
+    require_catalogs(store, *names)
     embeddings = [(name, latest_embeddings(store, name)) for name in names]
     require_same_encoder(embeddings)
     encoders = {

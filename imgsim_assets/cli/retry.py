@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from imgsim_assets.cli import options, output
+from imgsim_assets.cli.catalog_argument import require_catalogs
 from imgsim_assets.cli.terminal import echo
 from imgsim_assets.download.settings import DownloadSettings
 from imgsim_assets.pipeline.project import declared_download
@@ -55,6 +56,7 @@ def command(
     """
     if retryable == all_failures:
         raise click.UsageError("choose the failures: either --retryable or --all")
+    require_catalogs(store, catalog)
     declared = declared_download(
         find_project_root(), catalog, store, given=download.model_fields_set
     )

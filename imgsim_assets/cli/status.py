@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import click
 
 from imgsim_assets.cli import options
+from imgsim_assets.cli.catalog_argument import require_catalogs
 from imgsim_assets.cli.main import EXIT_PROBLEMS_FOUND
 from imgsim_assets.cli.output import show_json
 from imgsim_assets.cli.terminal import echo
@@ -14,7 +15,6 @@ from imgsim_assets.pipeline.status import (
     CatalogStatus,
     GroupStatus,
     MatchStatus,
-    catalog_names,
     store_status,
 )
 from imgsim_assets.similarity.approximate.recall import NOT_MEASURED
@@ -48,14 +48,7 @@ def command(catalogs: tuple[str, ...], store: Store, as_json: bool) -> int:
     Read are ids, hashes and statuses, and of all files of the tables their sizes; 'imgsim verify'
     reads everything.
     """
-    existing = catalog_names(store)
-    for name in catalogs:
-        if name not in existing:
-            listed = ", ".join(existing) or "none"
-            raise click.UsageError(
-                f"{store.url} has no catalog {name!r}; it has {listed}. A declared catalog is "
-                "there after its first run"
-            )
+    require_catalogs(store, *catalogs)
     status = store_status(store, catalogs)
     if as_json:
         show_json({"store": store.url, **vars(status)})
@@ -68,7 +61,8 @@ def command(catalogs: tuple[str, ...], store: Store, as_json: bool) -> int:
             ]
         results = [*map(_match_line, status.matches), *map(_group_line, status.groups)]
         problems = [f"\nproblem: {problem}" for problem in status.problems]
-        echo("\n".join([f"store: {store.url}", *lines, *results, *problems, f"\n{_LOOKED_AT}"]))
+        looked_at = [f"\n{_LOOKED_AT}"] if status.catalogs else []
+        echo("\n".join([f"store: {store.url}", *lines, *results, *problems, *looked_at]))
     return EXIT_PROBLEMS_FOUND if status.problems else 0
 
 

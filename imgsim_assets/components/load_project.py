@@ -51,7 +51,7 @@ def _definitions_module(root: Path) -> str:
         if module := tool.get("dagster", {}).get("module_name"):
             return str(module)
     raise SettingsError(
-        f"there is no Dagster project at {root}; change to its folder, or create one with "
+        f"there is no Dagster project at {str(root)!r}; change to its folder, or create one with "
         "'create-dagster project'"
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import cache
 
 import dagster as dg
@@ -16,3 +17,8 @@ def warn_once(message: str) -> None:
 def warn_of_missing(problem: str) -> None:
     """Say that a file is not there yet."""
     warn_once(f"{problem}; runs that need it fail until it exists")
+
+
+def is_validation() -> bool:
+    """Whether `dg check defs` loads the project, which may take longer than another load."""
+    return os.environ.get("DAGSTER_IS_DEFS_VALIDATION_CLI") == "1"

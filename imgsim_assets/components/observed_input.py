@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def warn_if_missing(path: Path, what: str) -> None:
     """Say, when the code location loads, that a file is not there yet."""
     if not path.is_file():
-        warn_of_missing(f"{what}: there is no file {path}")
+        warn_of_missing(f"{what}: there is no file {str(path)!r}")
 
 
 class Observation(NamedTuple):

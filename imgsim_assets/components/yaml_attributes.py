@@ -11,7 +11,7 @@ import dagster as dg
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from imgsim_assets.errors import SettingsError
-from imgsim_assets.invalid_values import shown
+from imgsim_assets.invalid_values import number_in_words, shown
 from imgsim_assets.settings import Settings
 
 S = TypeVar("S", bound=Settings)
@@ -25,6 +25,14 @@ _TEMPLATE = {"type": "string", "description": "a template"}
 _IS_PLAIN = {"not": {"pattern": r"\{\{"}}
 _ANNOTATIONS = ("title", "description", "default", "examples")
 _RESOLVED_FOR_EACH_ASSET = ("translation",)
+# The bounds of numbers in a JSON schema, by their names in pydantic.
+_BOUNDS = {
+    "ge": "minimum",
+    "gt": "exclusiveMinimum",
+    "le": "maximum",
+    "lt": "exclusiveMaximum",
+}
+_IN_WORDS = {"array": "a list", "null": "null", "object": "a mapping", "string": "text"}
 # Text behind this character is not read as a Python literal, which Dagster does otherwise.
 _LITERAL = "\0"
 
@@ -67,23 +75,23 @@ def _inlined(schema: Any, definitions: Mapping[str, Any]) -> Any:
     return _inlined(definitions[name], definitions) | rest
 
 
-def _with_templates(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """A JSON schema in which every value below an object may be a template."""
+def _with_templates(schema: Mapping[str, Any], key: str = "") -> dict[str, Any]:
+    """The JSON schema of a key's value, in which every value below an object may be a template."""
     changed = dict(schema)
     if "properties" in schema:
         properties = schema["properties"].items()
-        changed["properties"] = {key: _value_or_template(value) for key, value in properties}
+        changed["properties"] = {key: _value_or_template(value, key) for key, value in properties}
     for name in ("items", "additionalProperties"):
         if isinstance(schema.get(name), Mapping):
-            changed[name] = _value_or_template(schema[name])
+            changed[name] = _value_or_template(schema[name], key)
     if "anyOf" in schema:
-        changed["anyOf"] = [_with_templates(choice) for choice in schema["anyOf"]]
+        changed["anyOf"] = [_with_templates(choice, key) for choice in schema["anyOf"]]
     return changed
 
 
-def _value_or_template(schema: Mapping[str, Any]) -> dict[str, Any]:
-    annotations = {key: schema[key] for key in _ANNOTATIONS if key in schema}
-    value = _with_templates({key: schema[key] for key in schema if key not in annotations})
+def _value_or_template(schema: Mapping[str, Any], key: str) -> dict[str, Any]:
+    annotations = {name: schema[name] for name in _ANNOTATIONS if name in schema}
+    value = _with_templates({name: schema[name] for name in schema if name not in annotations}, key)
     choices = value.pop("anyOf", None) or [value]
     described = [choice["description"] for choice in choices if "description" in choice]
     if described:
@@ -93,12 +101,7 @@ def _value_or_template(schema: Mapping[str, Any]) -> dict[str, Any]:
         return {**annotations, "format": "password", "writeOnly": True}
     if not all("type" in choice for choice in choices) or choices == [_TEXT]:
         return {**annotations, **({"anyOf": choices} if len(choices) > 1 else choices[0])}
-    checks = _checks(choices)
-    return {
-        **annotations,
-        "anyOf": _shown(choices) if checks else choices,
-        **({"allOf": checks} if checks else {}),
-    }
+    return {**annotations, "anyOf": _shown(choices), "allOf": _checks(choices, key)}
 
 
 def _shown(choices: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -113,26 +116,48 @@ def _shown(choices: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
         for each in choices
     ]
     template = [] if _TEXT in choices else [_TEMPLATE]
-    nested = {each["type"] for each in choices} & {"object", "array"}
-    return [*scalars, *template, *({"type": name} for name in sorted(nested))]
+    types = {each["type"] for each in choices}
+    nested = [{"type": name} for name in sorted(types & {"object", "array"})]
+    return [*scalars, *template, *nested, {"not": {"type": sorted({*types, "string"})}}]
 
 
-def _checks(choices: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Schemas that are applied by the type of the value, so that an error names what is wrong."""
+def _checks(choices: Sequence[Mapping[str, Any]], key: str) -> list[dict[str, Any]]:
+    """Schemas that are applied by the type of the value, so that an error names what is wrong.
+
+    The error of an `enum` is the only one with words of the schema: it lists them. Text in these
+    words passes here, and is refused when the settings are validated.
+    """
     of_types: dict[str, list[Mapping[str, Any]]] = {}
     for each in choices:
         of_types.setdefault(each["type"], []).append(each)
-    if "string" not in of_types:
-        names = list(of_types)
-        of_types["string"] = [{"type": names[0] if len(names) == 1 else names}]
+    allowed = [word for each in choices for word in _in_words(each, key)]
+    of_types.setdefault("string", [{"enum": allowed}])
+    if all("enum" in each or "const" in each for each in of_types["string"]):
+        of_types["string"] = [{"enum": allowed}]
     return [
-        {
-            "if": {"type": name, **(_IS_PLAIN if name == "string" else {})},
-            "then": {"anyOf": of_type} if len(of_type) > 1 else of_type[0],
-        }
-        for name, of_type in of_types.items()
-        if of_type != [{"type": name}]
+        *(
+            {
+                "if": {"type": name, **(_IS_PLAIN if name == "string" else {})},
+                "then": {"anyOf": of_type} if len(of_type) > 1 else of_type[0],
+            }
+            for name, of_type in of_types.items()
+            if of_type != [{"type": name}]
+        ),
+        {"if": {"not": {"type": sorted(of_types)}}, "then": {"enum": allowed}},
     ]
+
+
+def _in_words(choice: Mapping[str, Any], key: str) -> list[Any]:
+    """What a choice of a value admits, as an error lists it."""
+    if "enum" in choice or "const" in choice:
+        return list(choice.get("enum", [choice.get("const")]))
+    name = choice["type"]
+    if name == "boolean":
+        return ["true", "false"]
+    if name in ("integer", "number"):
+        bounds = {each: choice[word] for each, word in _BOUNDS.items() if word in choice}
+        return [number_in_words(key, bounds, "whole number" if name == "integer" else "number")]
+    return [_IN_WORDS[name]]
 
 
 def _is_secret(schema: Any) -> bool:

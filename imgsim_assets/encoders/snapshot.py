@@ -53,8 +53,8 @@ def find_snapshot(settings: EncoderSettings) -> Path | None:
         folder = Path(str(settings.model_dir))
         if not folder.is_dir():
             raise EncoderError(
-                f"name: there is no folder {folder}; give the folder with the model's config and "
-                "safetensors file"
+                f"name: there is no folder {str(folder)!r}; give the folder with the model's "
+                "config and safetensors file"
             )
         return folder
     return _snapshot(settings, is_local_only=True)

@@ -82,7 +82,9 @@ def _checked(number: int, row: Mapping[str, Any]) -> dict[str, str | None]:
     """A decision with its fields as text."""
     unknown = ", ".join(sorted(row.keys() - set(_FIELDS)))
     if unknown:
-        raise DecisionError(f"row {number}: there is no field {unknown}; use {', '.join(_FIELDS)}")
+        raise DecisionError(
+            f"row {number}: there is no field {unknown!r}; use {', '.join(_FIELDS)}"
+        )
     missing = [field for field in _REQUIRED if not row.get(field)]
     if missing:
         raise DecisionError(f"row {number}: {', '.join(missing)} is missing")

@@ -169,7 +169,7 @@ def _newest(store: Store, name: str) -> _Version:
     found = [_Version(table, commit) for table in variants if (commit := table.latest())]
     if not found:
         existing = ", ".join(dict.fromkeys(map(reviewed_name, tables))) or "none"
-        raise StoreError(f"{store.url} has no match table {name}; it has {existing}")
+        raise StoreError(f"{store.url} has no match table {name!r}; it has {existing}")
     return max(found, key=lambda version: version.commit.committed_at)
 
 

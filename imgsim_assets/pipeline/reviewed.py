@@ -91,7 +91,7 @@ def find_reviewed(store: Store, name: str) -> Reviewed:
     if commit is None:
         kind = "groups" if name.startswith(_GROUPS) else "match table"
         existing = ", ".join(found) or "none"
-        raise StoreError(f"{store.url} has no {kind} {name}; it has {existing}")
+        raise StoreError(f"{store.url} has no {kind} {name!r}; it has {existing}")
     properties = commit.properties
     if name.startswith(_GROUPS):
         return Reviewed(name, tuple(properties["catalogs"]))

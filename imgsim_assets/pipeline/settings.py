@@ -202,13 +202,35 @@ class CatalogSettings(Settings):
             return str(error)
         return None
 
+    def missing_columns(self, root: Path) -> str | None:
+        """The problem with declared columns that a local list lacks, as its first lines tell.
+
+        None where it has them, where no column is declared, and where only a run can tell. The
+        libraries that read lists are imported.
+        """
+        source = self.source
+        if source.path is None or "://" in source.path or not (source.id or source.url_columns):
+            return None
+        from imgsim_assets.catalog.columns import require_declared
+        from imgsim_assets.catalog.reader import read_column_names
+        from imgsim_assets.catalog.source import open_source
+
+        try:
+            names = read_column_names(open_source(source, root))
+            if names is not None:
+                require_declared(names, source)
+        except SourceError as error:
+            return str(error)
+        return None
+
     def missing_weights(self, root: Path) -> str | None:
         """The problem with a weights file that is missing; None if it exists or none is named."""
         weights = self.encoder.with_absolute_weights(root).weights_file
         if weights is None or Path(weights).is_file():
             return None
         return (
-            f"there is no file {weights}; give the path of a state dict (.pth), relative to {root}"
+            f"there is no file {str(weights)!r}; give the path of a state dict (.pth), relative to "
+            f"{root}"
         )
 
 

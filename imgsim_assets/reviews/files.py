@@ -77,7 +77,8 @@ def _read(path: Path) -> pl.DataFrame:
             return pl.read_csv(path, infer_schema=False, separator=delimiter)
     except FileNotFoundError:
         raise SourceError(
-            f"there is no file {path}; without decisions yet, write the line {','.join(REQUIRED)}"
+            f"there is no file {str(path)!r}; without decisions yet, write the line "
+            f"{','.join(REQUIRED)}"
         ) from None
     except (OSError, pl.exceptions.PolarsError) as error:
         raise SourceError(f"{path} cannot be read: {one_line(error)}") from error

@@ -81,7 +81,7 @@ def export_onnx(
     _require_packages()
     target = Path(path)
     if not target.absolute().parent.is_dir():
-        raise SettingsError(f"path: there is no folder {target.absolute().parent}")
+        raise SettingsError(f"path: there is no folder {str(target.absolute().parent)!r}")
     staged = target.with_name(f".unfinished-{uuid.uuid4().hex}.onnx")
     try:
         _write(references, embedder, staged, k)

@@ -39,7 +39,7 @@ class ImageRef:
         try:
             return self.load()
         except FileNotFoundError as error:
-            raise ImageError("missing_file", f"there is no {self.name}") from error
+            raise ImageError("missing_file", f"there is no file {self.name!r}") from error
         except (OSError, CorruptFileError) as error:
             raise ImageError("unreadable_file", str(error)) from error
 

@@ -90,8 +90,8 @@ def read_ignore_list(path: str, root: Path) -> IgnoreList:
         file = root / entry
         if not file.is_file():
             raise SettingsError(
-                f"ignore: {where}: there is no file {file}; give the sha256 of an image, or the "
-                f"path of an image file relative to {root}"
+                f"ignore: {where}: there is no file {str(file)!r}; give the sha256 of an image, or "
+                f"the path of an image file relative to {root}"
             )
         sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
         listed.add(sha256)

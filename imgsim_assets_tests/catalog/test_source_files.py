@@ -61,7 +61,7 @@ def test_missing_file_is_named_as_declared_and_resolved(tmp_path: Path) -> None:
         find_source(tmp_path, "shop/products.csv")
 
     message = str(missing.value)
-    assert f"there is no {tmp_path}/shop/products.csv (path 'shop/products.csv')" in message
+    assert f"there is no '{tmp_path}/shop/products.csv' (path 'shop/products.csv')" in message
     assert f"relative to {tmp_path}" in message
 
 

@@ -20,7 +20,7 @@ def test_graph_shows_and_writes_edges(shell: Shell) -> None:
     assert len(result.json["edges"]) == 8
     assert written.code == 0
     assert shell.table("edges.tsv").height == 8
-    assert shell("graph", "nothing").code == 1
+    assert shell("graph", "nothing").code == 2
 
 
 def test_graph_with_other_settings_leaves_the_declared_graph_unchanged(shell: Shell) -> None:

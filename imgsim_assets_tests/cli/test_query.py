@@ -80,7 +80,7 @@ def test_failed_query_reports_the_reason(shell: Shell) -> None:
     assert "or set '--store URL'" in unknown.err
     assert partial.err == (
         "imgsim: IMAGE: 1 of 2 images cannot be used "
-        "(gone.jpg: missing_file, there is no gone.jpg); they are omitted\n"
+        "(gone.jpg: missing_file, there is no file 'gone.jpg'); they are omitted\n"
     )
 
 

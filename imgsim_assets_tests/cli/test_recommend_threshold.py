@@ -71,8 +71,8 @@ def test_failed_recommendation_reports_the_reason(shop: Shell) -> None:
     mixed = shop("recommend-threshold", "products", "thumbnails")
     invalid = shop("recommend-threshold", "products", "--false-matches", "0")
 
-    assert (unknown.code, mixed.code, invalid.code) == (1, 1, 2)
-    assert "shoes/embeddings has no version yet" in unknown.err
+    assert (unknown.code, mixed.code, invalid.code) == (2, 1, 2)
+    assert "has no catalog 'shoes'; it has " in unknown.err
     assert "the vectors cannot be compared" in mixed.err
     assert (
         "--false-matches: '0' is not a fraction above 0 and below 1; write 1% or 0.01"

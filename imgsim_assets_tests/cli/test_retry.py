@@ -25,7 +25,7 @@ def test_retry_fetches_retryable_failures_at_once(shell: Shell, web: Web) -> Non
     assert catalog["vectors"] == 2
     assert catalog["stages"]["index"] == "fresh"
     assert shell("retry", name, "--retryable", "--json").json == {"retried": 0, "recovered": 0}
-    assert shell("retry", "shoes", "--retryable").code == 1
+    assert shell("retry", "shoes", "--retryable").code == 2
     assert shell("retry", name).code == 2
     assert shell("retry", name, "--retryable", "--all").code == 2
 

@@ -144,7 +144,7 @@ def test_an_unknown_match_table_is_named_with_those_that_exist(shell: Shell) -> 
     result = shell("review", "import", "other", "verdicts.csv")
 
     assert result.code == 1
-    assert f"has no match table other; it has {name}" in result.err
+    assert f"has no match table 'other'; it has {name}" in result.err
 
 
 def test_the_next_match_honours_the_decisions(shell: Shell) -> None:

@@ -180,4 +180,4 @@ def test_folder_without_a_project_is_named(
     result = shell("run")
 
     assert result.code == 1
-    assert f"there is no Dagster project at {tmp_path}" in result.err
+    assert f"there is no Dagster project at '{tmp_path}'" in result.err

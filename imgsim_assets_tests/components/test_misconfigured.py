@@ -135,8 +135,8 @@ def test_missing_list_fails_only_the_runs_of_its_own_catalog(
     everything = project.definitions().resolve_implicit_global_asset_job_def()
 
     problem = (
-        r"defs/products/defs.yaml:\d+: attributes.source.path: there is no \S+nowhere.csv .*; give "
-        "the path of a file"
+        r"defs/products/defs.yaml:\d+: attributes.source.path: there is no \S+nowhere.csv' .*; "
+        "give the path of a file"
     )
     assert re.search(problem, caplog.text)
     with project.instance() as instance:
@@ -144,6 +144,25 @@ def test_missing_list_fails_only_the_runs_of_its_own_catalog(
             with pytest.raises((SourceError, dg.Failure), match=problem):
                 _run(everything, instance, ["products", stage])
             assert _run(everything, instance, ["suppliers", stage])
+
+
+@pytest.mark.parametrize("is_validation", [False, True])
+def test_misspelled_column_is_a_warning_where_definitions_are_checked(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    is_validation: bool,
+) -> None:
+    if is_validation:
+        monkeypatch.setenv("DAGSTER_IS_DEFS_VALIDATION_CLI", "1")  # as `dg check defs` does
+    project = Project.make(tmp_path / "project")
+    project.write("products.csv", "id,url\n1,http://127.0.0.1/a.jpg\n")
+    source = {"path": "products.csv", "id": "sku"}
+    project.declare("products", "ImageCatalogComponent", _CATALOG | {"source": source})
+
+    project.definitions()
+
+    assert ("no column 'sku'; set 'id:' to one of 'id', 'url'" in caplog.text) == is_validation
 
 
 @pytest.mark.parametrize("pipelined", [False, True])
@@ -159,7 +178,7 @@ def test_weights_that_are_missing_fail_the_embeddings_only(
     everything = project.definitions().resolve_implicit_global_asset_job_def()
 
     problem = (
-        r"defs/products/defs.yaml:\d+: attributes.encoder.weights: there is no file \S+mine.pth; "
+        r"defs/products/defs.yaml:\d+: attributes.encoder.weights: there is no file \S+mine.pth'; "
         "give the path of a state dict"
     )
     assert re.search(problem, caplog.text)

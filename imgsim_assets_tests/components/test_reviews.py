@@ -125,7 +125,7 @@ def test_a_missing_file_is_told_when_the_project_loads(
     for _ in range(2):  # as `dg check defs` loads it
         shop.project.definitions()
 
-    warning = f"reviews of pair: there is no file {path}; runs that need it fail"
+    warning = f"reviews of pair: there is no file '{path}'; runs that need it fail"
     assert caplog.text.count(warning) == 1
 
 

@@ -137,7 +137,7 @@ def test_dg_checks_accept_templates_and_reject_other_text(project: Project) -> N
     code, output = _dg(project, "check", "yaml")
 
     assert code == 1
-    assert "'four' is not of type 'integer'" in output
+    assert "'four' is not one of ['a whole number, 1 to 4096']" in output
     assert output.count("defs.yaml:") == 1
     assert _SECRET not in output
 
@@ -151,7 +151,11 @@ def test_dg_checks_accept_templates_and_reject_other_text(project: Project) -> N
             "method: 'exactt' is not one of ['exact', 'approximate']",
         ),
         (MatchMatrixComponent, {"threshold": 2}, "threshold: 2 is greater than the maximum of 1"),
-        (MatchMatrixComponent, {"compute": "rya"}, "compute: 'rya' is not one of ['local', 'ray']"),
+        (
+            MatchMatrixComponent,
+            {"compute": "rya"},
+            "compute: 'rya' is not one of ['local', 'ray', 'a mapping']",
+        ),
         (
             ImageCatalogComponent,
             {"groups": {"linkage": "star", "canonical": ["{{ env.RULE }}", "bytes"]}},
@@ -163,7 +167,34 @@ def test_dg_checks_accept_templates_and_reject_other_text(project: Project) -> N
             {"groups": {"linked": "star"}},
             "groups: Additional properties are not allowed ('linked' was unexpected)",
         ),
-        (ImageCatalogComponent, {"groups": "yes"}, "groups: 'yes' is not of type 'object', 'null'"),
+        (
+            ImageCatalogComponent,
+            {"groups": "yes"},
+            "groups: 'yes' is not one of ['a mapping', 'null']",
+        ),
+        (
+            MatchMatrixComponent,
+            {"threshold": "high"},
+            "threshold: 'high' is not one of ['a number, -1 to 1', 'auto', 'recommended', 'null']",
+        ),
+        (
+            MatchMatrixComponent,
+            {"compute": {"memory_budget_mib": "64MB"}},
+            "compute.memory_budget_mib: '64MB' is not one of "
+            "['a whole number of MiB, at least 16']",
+        ),
+        (MatchMatrixComponent, {"method": 5}, "method: 5 is not one of ['exact', 'approximate']"),
+        (
+            MatchMatrixComponent,
+            {"automation": "maybe"},
+            "automation: 'maybe' is not one of ['true', 'false']",
+        ),
+        (MatchMatrixComponent, {"within": "brand"}, "within: 'brand' is not one of ['a list']"),
+        (
+            MatchMatrixComponent,
+            {"max_shared": 2.5},
+            "max_shared: 2.5 is not one of ['a whole number, at least 1', 'null']",
+        ),
     ],
 )
 def test_error_of_the_schema_names_the_key_and_what_is_allowed(

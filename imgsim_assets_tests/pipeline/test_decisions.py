@@ -106,7 +106,7 @@ def test_times_are_stored_in_utc(matched: Store) -> None:
         (_row(left_id="\ud800"), "row 2: left_id is not text"),
         (_row(note="\ud83d"), "row 2: note is not text"),
         (_row(note="x" * 3000), "row 2: note has 3000 characters; use at most 2000"),
-        (_row(reviewer="bob"), "row 2: there is no field reviewer"),
+        (_row(reviewer="bob"), "row 2: there is no field 'reviewer'"),
     ],
 )
 def test_rows_that_are_no_decision_are_refused_and_nothing_is_recorded(
@@ -163,9 +163,9 @@ def test_groups_across_catalogs_name_the_catalog_of_an_item(store: Store) -> Non
 
 
 def test_an_unknown_result_is_named_with_those_that_exist(matched: Store) -> None:
-    with pytest.raises(StoreError, match="has no match table other; it has pair"):
+    with pytest.raises(StoreError, match="has no match table 'other'; it has pair"):
         record_decisions(matched, "other", [_row()], "ann", _NOON)
-    with pytest.raises(StoreError, match="has no groups groups/pair; it has pair"):
+    with pytest.raises(StoreError, match="has no groups 'groups/pair'; it has pair"):
         record_decisions(matched, "groups/pair", [_row()], "ann", _NOON)
 
 

@@ -134,7 +134,7 @@ def test_variant_is_found_by_the_name_of_its_table(copies: Store) -> None:
     MatchPipeline(copies, settings, variant="ab12").run()
 
     assert random_matches(copies, "other", 99).height == 12
-    with pytest.raises(StoreError, match="has no match table nobody; it has other, pair"):
+    with pytest.raises(StoreError, match="has no match table 'nobody'; it has other, pair"):
         random_matches(copies, "nobody", 1)
 
 

@@ -85,7 +85,8 @@ def test_a_missing_file_is_named_with_the_line_of_an_empty_one(tmp_path: Path) -
 
     line = "left_id,right_id,verdict"
     assert (
-        str(error.value) == f"there is no file {path}; without decisions yet, write the line {line}"
+        str(error.value)
+        == f"there is no file '{path}'; without decisions yet, write the line {line}"
     )
     path.write_text(line + "\n")
     assert not read_verdicts(path).height

@@ -203,7 +203,10 @@ def test_custom_encoder_is_not_loaded_for_a_listed_file(store: Store, tmp_path: 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("path\nmissing.png\n", r"ignore: ignore.csv line 2: there is no file .*missing.png; give"),
+        (
+            "path\nmissing.png\n",
+            r"ignore: ignore.csv line 2: there is no file .*missing.png'; give",
+        ),
         ("text.txt\n", r"ignore: ignore.csv line 1: .*text.txt: .*; remove the line"),
     ],
 )

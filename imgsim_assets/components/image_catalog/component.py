@@ -30,7 +30,7 @@ from imgsim_assets.components.image_catalog.similarity_graph import (
 )
 from imgsim_assets.components.image_catalog.source import source_asset, source_sensors
 from imgsim_assets.components.image_catalog.status import status_asset
-from imgsim_assets.components.load_warning import warn_of_missing
+from imgsim_assets.components.load_warning import is_validation, warn_of_missing, warn_once
 from imgsim_assets.components.observed_input import ObservedInput
 from imgsim_assets.components.project_tree import add_built
 from imgsim_assets.components.store.component import default_resources
@@ -64,6 +64,8 @@ class ImageCatalogComponent(YamlComponent):
         )
         for problem in catalog.problems():
             warn_of_missing(problem)
+        if is_validation() and (lacking := catalog.missing_columns()):
+            warn_once(f"{lacking}; runs of the catalog fail until then")
         self._warn_of_exact_times(context)
         audits = [vectors_audit(catalog), recall_audit(catalog), graph_audit(catalog)]
         audit_jobs, audit_schedules = audit_job(

@@ -62,6 +62,11 @@ class CatalogContext:
         problem = self.settings.missing_source(self.root)
         return f"{self.source_location}: {problem}" if problem else None
 
+    def missing_columns(self) -> str | None:
+        """The problem with declared columns that the list lacks; imports what reads lists."""
+        problem = None if self._missing_source() else self.settings.missing_columns(self.root)
+        return f"{self.source_location}: {problem}" if problem else None
+
     def _missing_weights(self) -> str | None:
         problem = self.settings.missing_weights(self.root)
         return f"{self.weights_location}: {problem}" if problem else None

@@ -110,7 +110,7 @@ class ImageFolder:
                 version = file_version(status)
                 data = _read_file(location, status, self._max_bytes + 1)
         except FileNotFoundError:
-            raise FetchError("missing_file", f"there is no {url}") from None
+            raise FetchError("missing_file", f"there is no file {url!r}") from None
         except IsADirectoryError:
             raise FetchError("missing_file", f"{url} is not a file", etag=version) from None
         except OSError as error:

@@ -41,7 +41,7 @@ class RemoteObjects:
         except FetchError:
             raise
         except FileNotFoundError:
-            raise FetchError("missing_file", f"there is no {url}") from None
+            raise FetchError("missing_file", f"there is no file {url!r}") from None
         except PermissionError as error:
             raise FetchError("unreadable_file", str(error)) from error
         except Exception as error:  # every filesystem has errors of its own library
