@@ -8,7 +8,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from imgsim_assets.catalog import reader
+from imgsim_assets.catalog.delimited_reader import read_delimited
 from imgsim_assets.pipeline.settings import CatalogSettings
 
 _ROWS = "\n7;photos/a.jpg" * 2000
@@ -56,14 +56,13 @@ def test_schema_of_a_parquet_file_tells_its_columns(
 def test_only_the_first_lines_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "list.csv").write_text(f"sku;image_url{_ROWS}")
     read: list[int] = []
-    read_delimited = reader.read_delimited
 
     def counted(*arguments: Any) -> Any:
         raw = read_delimited(*arguments)
         read.extend(frame.height for frame in raw.frames)
         return raw
 
-    monkeypatch.setattr(reader, "read_delimited", counted)
+    monkeypatch.setattr("imgsim_assets.catalog.reader.read_delimited", counted)
 
     assert _missing(tmp_path, path="list.csv", id="sku") is None
     assert sum(read) == 999
