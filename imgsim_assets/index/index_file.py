@@ -15,6 +15,7 @@ from imgsim_assets.errors import CorruptFileError, StoreError
 
 # Bytes that have a checksum of their own.
 PART_BYTES = 4 << 20
+_BUFFER_BYTES = 1 << 18
 
 
 def part_checksums(path: Path) -> list[int]:
@@ -68,7 +69,14 @@ class IndexFile:
             expected = self._unverified.get(part)
             if expected is None:
                 continue
-            data = os.pread(self._file, PART_BYTES, part * PART_BYTES)
-            if zlib.crc32(data) != expected and self._damaged is not None:
+            if self._checksum(part) != expected and self._damaged is not None:
                 raise self._damaged()
             self._unverified.pop(part, None)
+
+    def _checksum(self, part: int) -> int:
+        # A small buffer stays in the cache of the processor.
+        buffer, checksum = memoryview(bytearray(min(PART_BYTES, _BUFFER_BYTES))), 0
+        for start in range(part * PART_BYTES, (part + 1) * PART_BYTES, len(buffer)):
+            count = os.preadv(self._file, [buffer], start)
+            checksum = zlib.crc32(buffer[:count], checksum)
+        return checksum
