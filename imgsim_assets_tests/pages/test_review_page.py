@@ -274,6 +274,29 @@ def test_views_draw_without_motion_if_the_person_asks_for_none(
         )
 
 
+def test_view_draws_nothing_of_the_pair_before_while_it_loads(
+    page: sync_api.Page, address: str
+) -> None:
+    page.emulate_media(reduced_motion="reduce")
+    _open(page, address, "?tab=all")
+    page.keyboard.press("f")
+    caption = page.locator(".stage .caption")
+    sync_api.expect(caption).to_contain_text("Press F")
+    page.route("**/features?*", lambda route: None)
+
+    page.keyboard.press("j")
+    sync_api.expect(caption).to_have_text("Loading the images")
+    page.keyboard.press("f")
+
+    assert page.evaluate(
+        """() => {
+          const { width, height } = document.querySelector("canvas.single");
+          const context = document.querySelector("canvas.single").getContext("2d");
+          return context.getImageData(0, 0, width, height).data.every((value) => value === 0);
+        }"""
+    )
+
+
 def test_page_works_below_a_path_with_a_token_and_a_reviewer_from_the_proxy(
     page: sync_api.Page, shop: ReviewShop
 ) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import threading
 from collections.abc import Iterator
-from urllib.parse import quote
+from urllib.parse import parse_qs, quote
 
 import pytest
 import uvicorn
@@ -163,6 +163,32 @@ def test_a_pair_is_judged_and_the_decision_holds(page: sync_api.Page, browsed: S
     assert commit is not None
     verdicts = table.read(commit).sort("decided_at")["verdict"].to_list()
     assert verdicts == ["different", "cleared"]
+
+
+def test_decisions_are_sent_one_after_the_other(page: sync_api.Page) -> None:
+    held: list[sync_api.Route] = []
+    page.goto("products/groups?group=p00")
+    page.get_by_label("Your name").fill("Ada")
+    action = page.locator("[data-judge]").first.get_attribute("action") or ""
+    page.route(lambda url: url.endswith(action), lambda route: held.append(route))
+
+    page.get_by_role("button", name="Different").first.click()
+    page.get_by_role("button", name="Same").first.click()
+    page.wait_for_timeout(300)  # in which the second would be sent
+    assert [_verdict(route) for route in held] == ["different"]
+    held[0].fulfill(json={})
+    page.get_by_text("Recorded: different").wait_for()
+    while len(held) < 2:
+        page.wait_for_timeout(20)
+    held[1].fulfill(json={})
+
+    page.get_by_text("Recorded: match").wait_for()
+    assert _verdict(held[1]) == "match"
+
+
+def _verdict(route: sync_api.Route) -> str:
+    (verdict,) = parse_qs(route.request.post_data or "")["verdict"]
+    return verdict
 
 
 def test_the_line_of_a_shared_image_is_copied(page: sync_api.Page) -> None:

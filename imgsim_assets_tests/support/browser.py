@@ -10,7 +10,7 @@ import pytest
 from playwright import sync_api
 
 # The first page of a browser that has just started takes half a minute on a busy machine.
-PATIENCE_MS = 180_000
+PATIENCE_MS = 120_000
 sync_api.expect.set_options(timeout=PATIENCE_MS)
 _CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
