@@ -185,9 +185,12 @@ def check_source_exists(settings: SourceSettings, project_root: Path) -> None:
 
 
 def _not_found(settings: SourceSettings, location: str, project_root: Path) -> SourceError:
+    shown = without_secrets(location)
+    if "://" in location:
+        return SourceError(f"there is no {shown!r}; give the URL of a file, a folder or a glob")
     return SourceError(
-        f"there is no {without_secrets(location)!r} (path {settings.location!r}); give the path of "
-        f"a file, a folder or a glob, relative to {project_root}"
+        f"there is no {shown!r} (path {settings.location!r}); give the path of a file, a folder or "
+        f"a glob, relative to {project_root}"
     )
 
 

@@ -24,6 +24,7 @@ from imgsim_assets.catalog.validation import no_rows_message, validate_rows
 from imgsim_assets.cli.list_options import Columns, ListOptions
 from imgsim_assets.cli.option_names import in_shell_words
 from imgsim_assets.cli.options import parse_settings
+from imgsim_assets.download.files.image_folder import plain_path
 from imgsim_assets.download.settings import DownloadSettings
 from imgsim_assets.encoders.recorded import encoder_from_commit
 from imgsim_assets.encoders.settings import EncoderSettings
@@ -352,7 +353,9 @@ def _common_root(urls: pl.Series) -> str | None:
 
 
 def absolute_paths(urls: pl.Series) -> list[str]:
-    """The local paths of a list if all of them are absolute, else none."""
+    """The local paths of a list if all of them are absolute, else none; file URLs are paths."""
     texts = urls.cast(pl.String).drop_nulls().str.strip_chars()
-    paths = texts.filter(~texts.str.contains(r"://|^//|^(?i)data:|^sha256:"))
-    return paths.to_list() if paths.str.starts_with("/").all() else []
+    is_elsewhere = texts.str.contains(r"://|^//|^(?i)data:|^sha256:")
+    is_file_url = texts.str.contains(r"^(?i)file:///")
+    paths = list(map(plain_path, texts.filter(~is_elsewhere | is_file_url)))
+    return paths if all(path.startswith("/") for path in paths) else []

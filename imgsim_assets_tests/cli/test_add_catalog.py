@@ -86,16 +86,20 @@ def test_folder_of_absolute_paths_is_declared_unless_it_is_the_lists_own(shell: 
     shell.write("lists/away.csv", f"id,url\n1,{pics}/a/1.jpg\n2,{pics}/b/2.jpg\n")
     shell.write("near.csv", f"id,url\n1,{pics}/a/1.jpg\n2,{pics}/b/2.jpg\n")
     shell.write("wide.csv", f"id,url\n1,{pics}/a/1.jpg\n2,/elsewhere/2.jpg\n")
+    urls = (
+        f"id,url\n1,{pics.as_uri()}/a/1.jpg\n2,FILE://{pics}/b%202.jpg\n3,http://a.example/b.jpg\n"
+    )
+    shell.write("lists/urls.csv", urls)
     declared = {}
 
-    for name in ("lists/away", "near", "wide"):
+    for name in ("lists/away", "lists/urls", "near", "wide"):
         result = shell("add-catalog", f"{name}.csv", "--name", name[-4:], "--defs", "defs")
         assert result.code == 0, result.err
-        assert ("local images from the folder" in result.out) == (name == "lists/away")
+        assert ("local images from the folder" in result.out) == name.startswith("lists/")
         text = (shell.folder / "defs" / name[-4:] / "defs.yaml").read_text()
         declared[name[-4:]] = yaml.safe_load(text)["attributes"]["source"].get("root")
 
-    assert declared == {"away": str(pics), "near": None, "wide": None}
+    assert declared == {"away": str(pics), "urls": str(pics), "near": None, "wide": None}
 
 
 @pytest.mark.parametrize(

@@ -145,7 +145,7 @@ class ImageFolder:
         return results
 
     def _path(self, url: str) -> str:
-        path = _plain_path(url)
+        path = plain_path(url)
         if "\0" in path:
             raise FetchError("bad_url", "the path holds a NUL character")
         is_absolute = path.startswith("/")
@@ -203,7 +203,7 @@ class ImageFolder:
         return location
 
     def _remote_path(self, url: str) -> str:
-        path = _plain_path(url)
+        path = plain_path(url)
         if path.startswith("/") or ".." in path.split("/"):
             raise FetchError("blocked_path", f"{url} leads out of {self._root}")
         return f"{self._root}/{path}"
@@ -225,7 +225,12 @@ def _read_file(path: str, status: os.stat_result, limit: int) -> bytes:
         os.close(descriptor)
 
 
-def _plain_path(url: str) -> str:
+def plain_path(url: str) -> str:
+    """The path of a local image, which may be a file URL.
+
+    Raises:
+        FetchError: the URL is not valid.
+    """
     if not url.lower().startswith("file://"):
         return url
     try:
