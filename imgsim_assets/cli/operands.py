@@ -170,7 +170,7 @@ def _resolve(
     encoder: EncoderSettings,
     download: DownloadSettings,
 ) -> CatalogArg:
-    """The catalog that an operand names: one of the store, or that of a list or folder.
+    """The catalog that an operand names: one of the store, else that of a list or folder.
 
     `side` is None where a command reads all its lists alike.
 
@@ -180,15 +180,16 @@ def _resolve(
         click.UsageError: the list lacks a column that an option names, or the catalog has vectors
             of another encoder than the option --encoder.
     """
-    if _CATALOG_NAME.fullmatch(text) and not Path(text).exists():
+    if _CATALOG_NAME.fullmatch(text):
         names = catalog_names(store)
         if text in names:
             _require_own_encoder(store, text, encoder)
             return CatalogArg(text, text)
-        raise StoreError(
-            f"{text!r} is neither a file nor a catalog of {store.url}; catalogs: "
-            f"{', '.join(names) or 'none'}"
-        )
+        if not Path(text).exists():
+            raise StoreError(
+                f"{text!r} is neither a file nor a catalog of {store.url}; catalogs: "
+                f"{', '.join(names) or 'none'}"
+            )
     try:
         found = _inspect_list(text, side, options)
     except SourceError as error:

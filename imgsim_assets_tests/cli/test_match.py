@@ -159,10 +159,13 @@ def test_stored_catalogs_are_matched_by_name(shell: Shell) -> None:
         indexed(shell.store, name, {f"{name[0]}{seed}": tiny(seed) for seed in seeds})
         _catalog_of(shell, name)
 
+    (shell.folder / "products").mkdir()  # as the package of a project may be named
+
     result = shell("match", "products", "suppliers", "--threshold", "0.99", "--json")
 
     assert result.code == 0, result.err
     assert _pairs(result.json) == [("p1", "s1"), ("p2", "s2")]
+    assert "./products holds no images" in shell("match", "./products", "suppliers").err
     unknown = shell("match", "product", "suppliers")
     assert unknown.code == 1
     assert "neither a file nor a catalog" in unknown.err
