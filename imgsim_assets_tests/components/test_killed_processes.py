@@ -13,6 +13,7 @@ import pytest
 
 from imgsim_assets.pipeline.verify import verify
 from imgsim_assets.storage.store import Store
+from imgsim_assets_tests.support.processes import BUSY_S
 from imgsim_assets_tests.support.servers import Servers
 from imgsim_assets_tests.support.shop import Shop, versions
 
@@ -145,7 +146,9 @@ def test_a_backfill_outlives_the_servers(
         shop.put_item(f"{lost}{number}", first + number)
     pages = shop.slow_down(1.0)
     before = shop.web.total_gets
-    backfill = dagster.launch(EVERYTHING)
+    # That a run is lost with its server is noticed when its time is up.
+    tags = {"dagster/max_runtime": "300"} if "runs" in lost else {}
+    backfill = dagster.launch(EVERYTHING, tags=tags)
     dagster.wait_for(lambda: shop.web.total_gets > before + 2, "the first downloads")
 
     dagster.kill(lost.split()[0], with_its_runs="runs" in lost)
@@ -156,7 +159,7 @@ def test_a_backfill_outlives_the_servers(
     else:
         dagster.start_daemon()
 
-    assert dagster.ended(backfill) == "COMPLETED_SUCCESS"
+    assert dagster.ended(backfill, 2 * BUSY_S) == "COMPLETED_SUCCESS"
     _assert_sound(shop)
     shop.assert_equals_a_rebuild()
 

@@ -224,10 +224,16 @@ class Servers:
             return False
         return bool(found["repositoriesOrError"].get("nodes"))
 
-    def launch(self, assets: Sequence[str], partitions: Sequence[str] | None = None) -> str:
+    def launch(
+        self,
+        assets: Sequence[str],
+        partitions: Sequence[str] | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> str:
         """Launch a backfill as the UI does, of all partitions unless named; returns its id."""
         params: dict[str, Any] = {"assetSelection": [{"path": name.split("/")} for name in assets]}
         params |= {"allPartitions": True} if partitions is None else {"partitionNames": partitions}
+        params["tags"] = [{"key": key, "value": value} for key, value in (tags or {}).items()]
         return self._launched(self.ask(_LAUNCH, params=params)["launchPartitionBackfill"])
 
     def launch_run(self, asset: str) -> str:
