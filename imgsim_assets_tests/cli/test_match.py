@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,10 @@ import numpy as np
 import polars as pl
 import pytest
 
+from imgsim_assets.download.ledger.table import ledger_table
 from imgsim_assets.encoders.settings import EncoderSettings
 from imgsim_assets.storage.reader import read_table
+from imgsim_assets.storage.store import Store
 from imgsim_assets_tests.support.catalogs import indexed, tiny
 from imgsim_assets_tests.support.downloads import wait_until
 from imgsim_assets_tests.support.encoders import COUNTER, encoded_count
@@ -324,8 +325,8 @@ def test_rerun_continues_after_an_interrupt(shell: Shell, web: Web, tmp_path: Pa
         stderr=subprocess.PIPE,
         text=True,
     )
-    wait_until(lambda: sum(web.gets.values()) == 4)
-    time.sleep(0.5)  # a row is committed shortly after its image
+    wait_until(lambda: _fetched(Store.open(shell.folder / "data/store")) == 3)
+    wait_until(lambda: web.gets["/slow.jpg"] == 1)
 
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=BUSY_S)
@@ -338,6 +339,13 @@ def test_rerun_continues_after_an_interrupt(shell: Shell, web: Web, tmp_path: Pa
     assert "Traceback" not in stderr
     assert result.json["left"]["vectors"] == 4
     assert web.gets["/0.jpg"] == web.gets["/1.jpg"] == web.gets["/2.jpg"] == 1
+
+
+def _fetched(store: Store) -> int:
+    """How many rows of images are committed."""
+    names = [path.removesuffix("/images") for path in store.table_folders() if "/images" in path]
+    ledgers = [ledger_table(store, name) for name in names]
+    return sum(table.read(commit).height for table in ledgers if (commit := table.latest()))
 
 
 def test_progress_bars_are_drawn_on_a_terminal(
