@@ -30,11 +30,18 @@ def invariant_spec(
 
 
 def invariant_results(
-    results: Mapping[str, CheckResult], settings: CheckSettings, *, key: dg.AssetKey | None = None
+    results: Mapping[str, CheckResult],
+    settings: CheckSettings,
+    *,
+    key: dg.AssetKey | None = None,
+    hint: str | None = None,
 ) -> list[dg.AssetCheckResult]:
-    """Results of invariants as Dagster's."""
+    """Results of invariants as Dagster's; `key` and `hint` are as of `asset_check`."""
     severity = settings.invariant_severity
-    return [asset_check(name, each, severity=severity, key=key) for name, each in results.items()]
+    return [
+        asset_check(name, each, severity=severity, key=key, hint=hint)
+        for name, each in results.items()
+    ]
 
 
 def asset_check(
@@ -43,15 +50,24 @@ def asset_check(
     *,
     severity: Severity = "error",
     key: dg.AssetKey | None = None,
+    hint: str | None = None,
 ) -> dg.AssetCheckResult:
-    """A result as Dagster's; `key` is needed where a step materializes several assets."""
+    """A result as Dagster's.
+
+    Args:
+        name: of the check.
+        result: whether it holds.
+        severity: of a failure.
+        key: of the asset; needed where a step materializes several.
+        hint: what is worth to know although the check passes.
+    """
     return dg.AssetCheckResult(
         asset_key=key,
         check_name=name,
         passed=result.passed,
         severity=dg.AssetCheckSeverity[severity.upper()],
         # It may name ids, and Dagster renders it.
-        description=escape_markdown(result.problem) or None,
+        description=escape_markdown(result.problem or hint or "") or None,
         metadata={field: _value(value) for field, value in result.metadata.items()},
     )
 

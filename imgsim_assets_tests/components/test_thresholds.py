@@ -4,7 +4,9 @@ from typing import NamedTuple
 
 import pytest
 
-from imgsim_assets.components.thresholds import describe_threshold
+from imgsim_assets.components.checks import asset_check
+from imgsim_assets.components.thresholds import describe_threshold, threshold_hint
+from imgsim_assets.pipeline.check_result import CheckResult
 
 
 class Report(NamedTuple):
@@ -34,3 +36,16 @@ def test_metadata_of_a_threshold_that_may_miss_copies_says_what_to_set(
     assert ("threshold_hint" in metadata) == has_hint
     if has_hint:
         assert "accept more 'false_matches'" in metadata["threshold_hint"]
+
+
+def test_check_that_passes_has_the_hint_and_one_that_fails_its_problem() -> None:
+    hint = threshold_hint(Report(0.995))
+    assert hint is not None
+
+    passed = asset_check("groups_coherent", CheckResult(), hint=hint)
+    failed = asset_check("groups_coherent", CheckResult(problem="broken"), hint=hint)
+
+    assert (passed.passed, failed.passed) == (True, False)
+    assert "accept more 'false" in str(passed.description)
+    assert failed.description == "broken"
+    assert asset_check("groups_coherent", CheckResult()).description is None

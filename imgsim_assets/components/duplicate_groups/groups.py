@@ -34,7 +34,7 @@ from imgsim_assets.components.refusal import refuse_failed_inputs
 from imgsim_assets.components.retries import retry_faults
 from imgsim_assets.components.reviews import DeclaredReviews, group_reviews
 from imgsim_assets.components.store.resource import TABLE_ASSET, open_store
-from imgsim_assets.components.thresholds import describe_threshold
+from imgsim_assets.components.thresholds import describe_threshold, threshold_hint
 from imgsim_assets.encoders.settings import EncoderSettings
 from imgsim_assets.pipeline.check_names import GROUPS_COHERENT, GROUPS_VALID
 from imgsim_assets.pipeline.settings import (
@@ -261,7 +261,12 @@ def _result(
     coherent = group_checks.groups_coherent(table, commit, limits)
     results = [
         *invariant_results({GROUPS_VALID: group_checks.groups_valid(rows)}, limits),
-        asset_check(GROUPS_COHERENT, coherent, severity=limits.severity),
+        asset_check(
+            GROUPS_COHERENT,
+            coherent,
+            severity=limits.severity,
+            hint=threshold_hint(report, finds_copies=True),
+        ),
         *recall_results(commit, links, limits),
     ]
     metadata |= export_table(store, table.name, report.version, settings.export, root, results)

@@ -30,6 +30,7 @@ from imgsim_assets.components.refusal import refuse_failed_inputs
 from imgsim_assets.components.retries import retry_faults
 from imgsim_assets.components.reviews import DeclaredReviews
 from imgsim_assets.components.store.resource import TABLE_ASSET, open_store
+from imgsim_assets.components.thresholds import threshold_hint
 from imgsim_assets.encoders.settings import EncoderSettings
 from imgsim_assets.pipeline.check_names import (
     AGREES_WITH_BRUTE_FORCE,
@@ -99,7 +100,10 @@ def matches_asset(
         code_version=code_version(VERSION, settings.left, settings.right, match_settings),
         check_specs=[
             invariant_spec(
-                key, AT_OR_ABOVE_THRESHOLD, "No match is below the threshold.", settings.checks
+                key,
+                AT_OR_ABOVE_THRESHOLD,
+                "No match is below the threshold, but those that a person decided.",
+                settings.checks,
             ),
             drift_spec(key, settings.checks),
             current_index_spec(key, settings.right),
@@ -186,7 +190,9 @@ def _check(
     current = checks.ids_match_embeddings(store, settings.right)
     return [
         *invariant_results(
-            {AT_OR_ABOVE_THRESHOLD: checks.at_or_above_threshold(rows, report.threshold)}, limits
+            {AT_OR_ABOVE_THRESHOLD: checks.at_or_above_threshold(rows, report.threshold)},
+            limits,
+            hint=threshold_hint(report),
         ),
         asset_check(SIMILARITY_DRIFT, drift, severity=limits.severity),
         asset_check(INDEX_IS_CURRENT, current, severity=limits.severity),
