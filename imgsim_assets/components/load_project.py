@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import yaml
 
 from imgsim_assets.errors import ImgsimError, SettingsError
 
@@ -73,5 +74,10 @@ def _message(error: BaseException, module_name: str) -> str:
     while link is not None:
         if isinstance(link, ImgsimError):
             return str(link)
+        if isinstance(link, yaml.MarkedYAMLError) and (mark := link.problem_mark) is not None:
+            return (
+                f"{mark.name}:{mark.line + 1}: this is not valid YAML: {link.problem}, in column "
+                f"{mark.column + 1}; check the indentation, brackets and quotes"
+            )
         link = link.__cause__ or link.__context__
     return f"{module_name} cannot be loaded: {error}; 'dg check defs' shows where"

@@ -144,6 +144,21 @@ def test_command_records_its_runs_in_the_project_without_a_dagster_home(
     assert "products: up to date" in shell("run").out
 
 
+def test_broken_yaml_is_one_message_with_its_line(
+    shop: Shop, shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _enter(shop, monkeypatch)
+    monkeypatch.setenv("DAGSTER_HOME", str(shop.project.home))
+    path = shop.project.root / "shop/defs/pair/defs.yaml"
+    path.write_text("type: imgsim_assets.MatchMatrixComponent\nattributes:\n  name: a\n left: b\n")
+
+    result = shell("run")
+
+    assert result.code == 1
+    assert result.err.startswith(f"imgsim: {path}:4: this is not valid YAML: ")
+    assert result.err.count("\n") == 1
+
+
 def test_failure_is_one_message_and_exit_code_1(
     shop: Shop, shell: Shell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
