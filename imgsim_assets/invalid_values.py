@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from pydantic import ValidationError
+
 from imgsim_assets.text import counted
 
 # What a number counts, by the last word of its key.
@@ -43,6 +45,16 @@ def shown(value: Any) -> str:
         return "a list"
     text = repr(value)
     return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."
+
+
+def listed_problems(error: ValidationError) -> str:
+    """What is wrong with the values of settings in one line, each with its key."""
+    lines = []
+    for line in error.errors(include_url=False):
+        message = line["msg"].removeprefix("Value error, ")
+        key = ".".join(map(str, line["loc"]))
+        lines.append(f"{key}: {message}" if key else message)
+    return "; ".join(lines)
 
 
 def problem(

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from pydantic import ValidationError
 
 from imgsim_assets.encoders.encoder import (
     Encoder,
@@ -33,6 +34,7 @@ from imgsim_assets.images.content import ContentRule
 from imgsim_assets.images.errors import ImageError
 from imgsim_assets.images.jpeg import Jpeg
 from imgsim_assets.images.orientation import UPRIGHT, Orientation
+from imgsim_assets.invalid_values import listed_problems
 from imgsim_assets.progress import Log, Progress, silent
 from imgsim_assets.search.failures import Failure
 from imgsim_assets.search.image_ref import ImageDigests, ImageRef, file_digest, load_rgb, size_of
@@ -284,5 +286,5 @@ def parse_encoder(encoder: str | EncoderSettings | Mapping[str, Any]) -> Encoder
     values = {"name": encoder} if isinstance(encoder, str) else dict(encoder)
     try:
         return EncoderSettings.model_validate(values)
-    except ValueError as error:
-        raise SettingsError(f"encoder: {error}") from error
+    except ValidationError as error:
+        raise SettingsError(f"encoder: {listed_problems(error)}") from error

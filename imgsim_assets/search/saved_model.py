@@ -166,8 +166,8 @@ def _read_document(path: Path) -> dict[str, Any]:
         document = json.loads(data)
     except (FileNotFoundError, NotADirectoryError):
         raise StoreError(
-            f"path: {path} holds no saved model ({DOCUMENT}); give the folder that was given to "
-            "save"
+            f"path: {str(path)!r} holds no saved model ({DOCUMENT}); give the folder that was "
+            "given to save"
         ) from None
     except (ValueError, OSError) as error:
         raise CorruptFileError(f"{path / DOCUMENT} cannot be read: {error}") from error

@@ -143,7 +143,12 @@ def test_images_without_content_are_omitted_as_invalid_ones_are(images: pl.DataF
         (["gone.jpg"], {}, r"1 of 1 image cannot be used \(gone.jpg: missing_file"),
         ([b"x"], {"batch_size": 0}, "batch_size is 0; it must be at least 1"),
         ([b"x"], {"metric": "l1"}, "metric is 'l1'; use 'euclidean' or 'cosine'"),
-        ([b"x"], {"encoder": "hog_colour"}, "encoder: .*did you mean hog_color"),
+        ([b"x"], {"encoder": "hog_colour"}, "^encoder: name: unknown .*did you mean hog_color"),
+        (
+            [b"x"],
+            {"encoder": {"name": "resnet18", "precision": "half", "num_gpus": "all"}},
+            "^encoder: num_gpus: 'all' is not .*; precision: 'half' is not a choice; write [^\n]*$",
+        ),
         ([[0.0, 0.0]], {"metric": "cosine"}, "row 0 is zero and has no cosine"),
     ],
 )
