@@ -189,10 +189,20 @@ class TableFiles:
         Raises:
             CorruptFileError: A file is missing or has another size.
         """
-        for file in commit.files if of_all_roles else commit.files_with_role():
-            entry = self._files.stat(f"{self.name}/{file.path}")
-            if entry is None or entry.size != file.bytes:
+        files = commit.files if of_all_roles else commit.files_with_role()
+        # Many files of an object store are one request.
+        size_of = self._listed_sizes().get if of_all_roles else self._size_of
+        for file in files:
+            if size_of(file.path) != file.bytes:
                 raise self._corrupt(file, "is missing or truncated although a commit lists it")
+
+    def _listed_sizes(self) -> dict[str, int]:
+        listed = self._files.entries(f"{self.name}/{DATA}")
+        return {f"{DATA}/{entry.name}": entry.size for entry in listed}
+
+    def _size_of(self, path: str) -> int | None:
+        entry = self._files.stat(f"{self.name}/{path}")
+        return entry.size if entry is not None else None
 
     def local_paths(self, commit: Commit) -> list[Path] | None:
         """The paths of the commit's row files on this machine, None for a remote store."""

@@ -129,11 +129,13 @@ def test_check_files_exist_detects_a_wrong_size(store: Store, damage: str) -> No
     table = store.table(NAME)
     commit = tables.put(table, {"a": 1})
     path = _single_path(table, commit)
-    table.check_files_exist(commit)
+    for of_all_roles in (False, True):
+        table.check_files_exist(commit, of_all_roles=of_all_roles)
     damage_file(path, DAMAGES[damage])
 
-    with pytest.raises(CorruptFileError, match=f"{path} is missing or truncated.*materialize"):
-        table.check_files_exist(commit)
+    for of_all_roles in (False, True):
+        with pytest.raises(CorruptFileError, match=f"{path} is missing or truncated.*materialize"):
+            table.check_files_exist(commit, of_all_roles=of_all_roles)
 
 
 @pytest.mark.parametrize("root", ["local", "s3"])
