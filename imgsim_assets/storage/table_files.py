@@ -28,6 +28,9 @@ REBUILD = "materialize the asset again to rebuild it, in a shell by 'imgsim run 
 # Small enough that reading a range of keys from a sorted file does not read all of it.
 _ROW_GROUP_SIZE = 4096
 
+# The default level takes twice the time, and files of ids and hashes get no smaller.
+_ZSTD_LEVEL = 1
+
 # A larger file is verified in parts.
 _SMALL_FILE = 8 * 2**20
 
@@ -61,7 +64,8 @@ class TableFiles:
         """
         body = io.BytesIO()
         # Where a frame is in several chunks decides some bytes, and is not part of its rows.
-        rows.rechunk().write_parquet(body, compression=compression)
+        level = _ZSTD_LEVEL if compression == "zstd" else None
+        rows.rechunk().write_parquet(body, compression=compression, compression_level=level)
         data = body.getvalue()
         digest = hashlib.sha256(data).hexdigest()
         for file in existing:
