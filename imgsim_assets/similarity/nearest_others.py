@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import pairwise
 from math import ceil
 from pathlib import Path
 from typing import NamedTuple
@@ -42,6 +43,8 @@ _MAX_LISTED = 1 << 20
 _MIN_TASK_ROWS = 4096
 # What a task needs: two blocks of vectors, the working memory of a join, and the libraries.
 _TASK_BYTES = 2 * 2**30
+# Images whose neighbors are ranked at once.
+_RANKED_ROWS = 1 << 13
 _VECTORS = ["vector", "other_vector"]
 _LISTS, _RANKED = "lists", "ranked"
 _PAIRS = {"left_id": pl.String, "right_id": pl.String}
@@ -160,7 +163,11 @@ class _Ranking:
             images = self._block(number)
             if aligned is not None:
                 lists = lists.join(aligned, on=_VECTORS, how="anti")
-            ranked = _rank_others(images, lists, excluded, self._cluster, self._carriers)
+            bounds = _bounds(images["item"].to_numpy(), _RANKED_ROWS)
+            ranked = pl.concat(
+                _rank_others(images[a:b], lists, excluded, self._cluster, self._carriers)
+                for a, b in pairwise(bounds)
+            )
             if self._folder is not None:
                 ranked.write_parquet(self._folder / f"{_RANKED}{number}")
             items = np.unique(images["item"].to_numpy())
@@ -197,15 +204,7 @@ class _Ranking:
         count = len(self._order)
         ranges = task_ranges(count, smallest=min(_MIN_TASK_ROWS, largest), largest=largest)
         size = max(map(len, ranges), default=1)
-        item = self._images["item"].to_numpy()[self._order]
-        bounds = [0]
-        for start in range(size, count, size):
-            # A block ends before the first item that begins behind its size.
-            others = np.flatnonzero(item[start:] != item[start - 1])
-            end = start + int(others[0]) if len(others) else count
-            if bounds[-1] < end < count:
-                bounds.append(end)
-        return [*bounds, count]
+        return _bounds(self._images["item"].to_numpy()[self._order], size)
 
     def _lists(self) -> Iterator[pl.DataFrame]:
         """The neighbors of the vectors of each block."""
@@ -222,7 +221,20 @@ class _Ranking:
         for path, lists in zip(paths, found, strict=True):
             if path is not None:
                 lists.write_parquet(path)
+            return_freed_memory()
             yield lists
+
+
+def _bounds(item: RowNumbers, size: int) -> list[int]:
+    """Where parts of about so many rows begin, and the end: parts of whole items (n,)."""
+    bounds = [0]
+    for start in range(size, len(item), size):
+        # A part ends before the first item that begins behind its size.
+        others = np.flatnonzero(item[start:] != item[start - 1])
+        end = start + int(others[0]) if len(others) else len(item)
+        if bounds[-1] < end < len(item):
+            bounds.append(end)
+    return [*bounds, len(item)]
 
 
 def _rank_others(

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import polars as pl
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -133,7 +134,8 @@ def test_others_do_not_depend_on_the_blocks(
     aligned = every_third if has_aligned else None
     whole = nearest_others(Items(keys, POOL[numbers]), pairs, turned, aligned)
 
-    with small_blocks(rows):
+    with small_blocks(rows), pytest.MonkeyPatch.context() as patch:
+        patch.setattr("imgsim_assets.similarity.nearest_others._RANKED_ROWS", rows)
         in_blocks = nearest_others(Items(keys, POOL[numbers]), pairs, turned, aligned)
 
     np.testing.assert_array_equal(in_blocks.cluster, whole.cluster)

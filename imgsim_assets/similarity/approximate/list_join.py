@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from imgsim_assets.compute.memory import join_budget
+from imgsim_assets.compute.memory import join_budget, return_freed_memory
 from imgsim_assets.similarity.approximate.assigned import AssignedRows
 from imgsim_assets.similarity.approximate.listed_rows import ListChunk, ListedRows, ListNumbers
 from imgsim_assets.similarity.approximate.lists import RowLists
@@ -121,6 +121,7 @@ def _searched(
         return []
     # Copying the rows in the order of their lists takes a block, as the groups do.
     right.open()
+    return_freed_memory()
     groups = _groups(left, right, k, minimum, lists)
     probed = np.unique(np.concatenate([group.lists for group in groups]))
     search = partial(_search_chunk, groups, max_candidates(join_budget()))

@@ -86,9 +86,7 @@ class ListedRows:
         numbers = in_order[first].astype(np.int64)
         vectors = None
         if not read_once:
-            position = np.empty_like(rows)
-            position[rows] = np.arange(len(rows), dtype=rows.dtype)
-            vectors = VectorBlocks.from_parts(len(side), _Reordered(side.vectors, position))
+            vectors = VectorBlocks.from_parts(len(side), _Reordered(side.vectors, rows))
         return cls(side, assigned, vectors, rows, numbers, np.append(first, len(rows)), values)
 
     @property
@@ -175,15 +173,18 @@ def _of_values(
 
 @dataclass(frozen=True)
 class _Reordered:
-    """Reads rows into other positions (m,)."""
+    """Reads rows in another order, that of their numbers `rows` (m,)."""
 
     source: VectorBlocks
-    position: RowNumbers
+    rows: RowNumbers
 
     def __call__(self, rows: Indices | None = None) -> Iterator[Part]:
-        # No block is kept while the next one is read.
-        return chosen_parts(map(self._part, self.source.blocks()), rows)
+        position = np.empty_like(self.rows)
+        position[self.rows] = np.arange(len(position), dtype=position.dtype)
 
-    def _part(self, block: tuple[int, Floats]) -> Part:
-        first, rows = block
-        return self.position[first : first + len(rows)].astype(np.int64), rows
+        def part(block: tuple[int, Floats]) -> Part:
+            first, vectors = block
+            return position[first : first + len(vectors)].astype(np.int64), vectors
+
+        # No block is kept while the next one is read.
+        return chosen_parts(map(part, self.source.blocks()), rows)
