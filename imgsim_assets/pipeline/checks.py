@@ -64,12 +64,12 @@ def ids_unique_in_table(table: Table) -> CheckResult:
     return ids_unique(pl.concat(table.read_file(file, keys).select(keys) for file in files))
 
 
-def no_rejects(rows: int, images: int) -> CheckResult:
-    """No row or image of the source was rejected."""
+def no_rejects(name: str, rows: int, images: int) -> CheckResult:
+    """No row or image of the source of a catalog was rejected."""
     return CheckResult(
         {"rejected": rows, "rejected_images": images},
         problem_of(
-            "'imgsim failures' shows them and why",
+            f"'imgsim failures {name}' shows them and why",
             (rows, "rejected row"),
             (images, "rejected image"),
         ),
@@ -97,9 +97,9 @@ def success_rate(store: Store, name: str, minimum: float) -> CheckResult:
         },
         ""
         if rate >= minimum
-        else f"{rate:.1%} of {counted(images, 'image')} fetched, less than the {minimum:.1%} of "
+        else f"{ok} of {counted(images, 'image')} fetched, less than the {minimum:.1%} of "
         f"min_success_rate; 'imgsim failures {name}' shows why, 'imgsim retry {name} --all' tries "
-        "them again",
+        "the others again",
     )
 
 

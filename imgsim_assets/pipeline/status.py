@@ -261,7 +261,7 @@ def _rows_of(commit: Commit | None) -> int:
 
 def _rejected(store: Store, name: str) -> tuple[int | None, int | None]:
     """How many rows of the source were rejected, and how many images of other rows."""
-    commit = rejects_table(store, name).latest()
+    commit = _newest(rejects_table(store, name))
     images = rejected_images(commit) if commit is not None else 0
     return _rows_of(commit) - images, images
 

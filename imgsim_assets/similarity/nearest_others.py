@@ -230,8 +230,9 @@ def _bounds(item: RowNumbers, size: int) -> list[int]:
     bounds = [0]
     for start in range(size, len(item), size):
         # A part ends before the first item that begins behind its size.
-        others = np.flatnonzero(item[start:] != item[start - 1])
-        end = start + int(others[0]) if len(others) else len(item)
+        end = start
+        while end < len(item) and item[end] == item[start - 1]:
+            end += 1
         if bounds[-1] < end < len(item):
             bounds.append(end)
     return [*bounds, len(item)]

@@ -9,7 +9,7 @@ from typing import Any
 
 from imgsim_assets.encoders.recorded import FINGERPRINT
 from imgsim_assets.encoders.vectors import VectorTable
-from imgsim_assets.errors import CorruptFileError
+from imgsim_assets.errors import StoreError
 from imgsim_assets.index.entries import IMAGES
 from imgsim_assets.index.opening import open_vectors
 from imgsim_assets.index.stage import index_table, rebuild_count
@@ -87,7 +87,14 @@ class EmbeddedVectors:
 
     @cached_property
     def _index(self) -> VectorFile | None:
-        """The file of the index, unless it has other vectors or is damaged."""
+        """The file of the index, unless it has other vectors or cannot be read."""
+        try:
+            return self._opened_index()
+        except (StoreError, OSError):
+            # The next run of the index finds what is wrong with it, too, and the table is intact.
+            return None
+
+    def _opened_index(self) -> VectorFile | None:
         store, name = self.stored.store, self.stored.name
         table = index_table(store, name)
         commit = table.latest()
@@ -95,18 +102,12 @@ class EmbeddedVectors:
             return None
         # Vectors that were recomputed after the index was built may differ in the last digits.
         rebuilds = VectorTable(store, name, self.stored.fingerprint).rebuild_count
-        if rebuild_count(commit) != rebuilds:
+        if rebuild_count(commit) != rebuilds or not self._is_of_same_images(table, commit):
             return None
-        try:
-            if not self._is_of_same_images(table, commit):
-                return None
-            file = open_vectors(table, commit)
-            # All of it now, while the table can take its place.
-            file.verify()
-            return file
-        except CorruptFileError:
-            # The next run of the index finds it, too, and rebuilds it.
-            return None
+        file = open_vectors(table, commit)
+        # All of it now, while the table can take its place.
+        file.verify()
+        return file
 
     def _is_of_same_images(self, table: Table, index: Commit) -> bool:
         """Whether the entries of an index are the images, in their order."""

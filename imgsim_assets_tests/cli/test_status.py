@@ -109,6 +109,12 @@ def test_status_counts_items_and_images(shell: Shell) -> None:
     assert "list.csv: 2 items with 3 images, 1 usable" in matched.out
     assert "rejected rows: 1, images: 1" in matched.out
 
+    for path in Path(shell.store.url).glob("*/rejects/data/*"):
+        path.unlink()
+    damaged = shell("status", "--json")
+    [catalog] = damaged.json["catalogs"]
+    assert (damaged.code, catalog["rejects"], catalog["items"]) == (3, None, 2)
+
 
 _TABLES = {
     *("left images", "left embeddings", "left index", "left similarity_graph"),

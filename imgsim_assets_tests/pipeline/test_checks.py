@@ -167,12 +167,12 @@ def test_groups_of_copies_pass_the_check(store: Store) -> None:
     ("rows", "images", "problem"),
     [
         (0, 0, ""),
-        (1, 0, "1 rejected row; 'imgsim failures' shows them and why"),
-        (3, 2, "3 rejected rows and 2 rejected images; 'imgsim failures' shows them and why"),
+        (1, 0, "1 rejected row; 'imgsim failures shop' shows them and why"),
+        (3, 2, "3 rejected rows and 2 rejected images; 'imgsim failures shop' shows them and why"),
     ],
 )
 def test_rejected_rows_and_images_are_named_apart(rows: int, images: int, problem: str) -> None:
-    result = no_rejects(rows, images)
+    result = no_rejects("shop", rows, images)
 
     assert (result.passed, result.problem) == (not problem, problem)
     assert result.metadata == {"rejected": rows, "rejected_images": images}

@@ -134,6 +134,23 @@ def test_a_damaged_left_index_is_passed_over(store: Store, matched: MatchStage) 
     assert opened == {"left": 3, "left/index": 1, "right/index": 1}
 
 
+def test_a_left_index_of_which_a_file_cannot_be_read_is_passed_over(
+    store: Store, matched: MatchStage
+) -> None:
+    expected = items.from_embeddings(store, "left")[1].vectors
+    paths = [path for path in (Path(store.url) / "left/index").rglob("*") if path.is_file()]
+    assert {path.parent.name for path in paths} >= {"_commits", "data"}
+    for path in paths:
+        data = path.read_bytes()
+        path.write_bytes(b"{")
+        np.testing.assert_array_equal(items.from_embeddings(store, "left")[1].vectors, expected)
+        path.unlink()
+        path.mkdir()
+        np.testing.assert_array_equal(items.from_embeddings(store, "left")[1].vectors, expected)
+        path.rmdir()
+        path.write_bytes(data)
+
+
 def test_recomputed_vectors_are_not_read_from_an_index_of_earlier_ones(
     store: Store, matched: MatchStage
 ) -> None:

@@ -63,7 +63,7 @@ def items_asset(catalog: CatalogContext) -> dg.AssetsDefinition:
         table = items_table(pipeline.store, catalog.name)
         rows = table.read(table.at(report.version))
         rejected = sum(report.rejects.values()) - report.rejected_images
-        rejects = checks.no_rejects(rejected, report.rejected_images)
+        rejects = checks.no_rejects(catalog.name, rejected, report.rejected_images)
         return dg.MaterializeResult(
             metadata=_describe(pipeline.store, catalog.name, report, rows),
             data_version=dg.DataVersion(report.data_version),
