@@ -15,14 +15,14 @@ from imgsim_assets.pipeline.check_names import (
     IDS_UNIQUE,
     SELF_RECALL,
     SUCCESS_RATE,
-    VECTORS_VALID,
+    VECTORS_NORMALIZED,
 )
 
 # The checks that may block, by the last part of the asset's key.
 _MAY_BLOCK = {
     "items": (IDS_UNIQUE,),
     "images": (SUCCESS_RATE,),
-    "embeddings": (VECTORS_VALID,),
+    "embeddings": (VECTORS_NORMALIZED,),
     "index": (IDS_MATCH_EMBEDDINGS, SELF_RECALL),
 }
 

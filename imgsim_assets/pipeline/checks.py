@@ -103,7 +103,9 @@ def success_rate(store: Store, name: str, minimum: float) -> CheckResult:
     )
 
 
-def vectors_valid(store: Store, name: str, shards: Sequence[Shard] | None = None) -> CheckResult:
+def vectors_normalized(
+    store: Store, name: str, shards: Sequence[Shard] | None = None
+) -> CheckResult:
     """Every embedded image of a catalog has a finite vector of length 1.
 
     With `shards`, only their rows are read: their images are looked up in the keys of the vectors

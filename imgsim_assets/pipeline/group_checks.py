@@ -19,7 +19,7 @@ _SMALL_GROUP = 10
 _MAX_EXAMPLES = 3
 
 
-def groups_valid(groups: pl.DataFrame) -> CheckResult:
+def one_canonical_per_group(groups: pl.DataFrame) -> CheckResult:
     """Every group has two items or more and one canonical item, and no item is in two groups."""
     by_group = groups.group_by("group_id").agg(
         pl.len().alias("items"), pl.col("is_canonical").sum().alias("canonical")

@@ -20,7 +20,7 @@ from imgsim_assets.pipeline.check_names import (
     IDS_MATCH_EMBEDDINGS,
     IDS_UNIQUE,
     SELF_RECALL,
-    VECTORS_VALID,
+    VECTORS_NORMALIZED,
 )
 from imgsim_assets.pipeline.check_result import CheckResult
 from imgsim_assets.pipeline.settings import CheckSettings
@@ -46,11 +46,11 @@ def embeddings_invariants(store: Store, name: str, shards: Sequence[Shard]) -> R
 
     Files with a bad vector are dropped, so that the next run computes their vectors again.
     """
-    result = checks.vectors_valid(store, name, shards)
+    result = checks.vectors_normalized(store, name, shards)
     if result.metadata["bad"]:
         fingerprint = latest_embeddings(store, name).properties[FINGERPRINT]
         VectorTable(store, name, fingerprint).drop_bad()
-    return {VECTORS_VALID: result}
+    return {VECTORS_NORMALIZED: result}
 
 
 def index_invariants(

@@ -207,7 +207,7 @@ def _verify_vectors(store: Store, name: str, report: VerificationReport) -> None
     vectors = f"{name}/vectors/{commit.properties[FINGERPRINT]}"
     # The check drops damaged vectors, and verifying changes nothing.
     if not report.has_problem(vectors):
-        report.add(vectors, checks.vectors_valid(store, name))
+        report.add(vectors, checks.vectors_normalized(store, name))
 
 
 def _verify_result(store: Store, name: str, sample_size: int, report: VerificationReport) -> None:
@@ -231,7 +231,7 @@ def _verify_result(store: Store, name: str, sample_size: int, report: Verificati
         and (commit := store.table(name).latest()) is not None
     ):
         groups = store.table(name)
-        report.add(name, group_checks.groups_valid(groups.read(commit)))
+        report.add(name, group_checks.one_canonical_per_group(groups.read(commit)))
         coherent = group_checks.groups_coherent(groups, commit, CheckSettings())
         if not coherent.passed:
             report.warnings.append(Problem(name, coherent.problem))

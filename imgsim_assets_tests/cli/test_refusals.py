@@ -31,6 +31,6 @@ def test_commands_refuse_vectors_that_are_not_normalized(
 
     assert result.code == 1
     assert (
-        "shop/embeddings: the check vectors_valid failed: 1 vector not finite or not of "
+        "shop/embeddings: the check vectors_normalized failed: 1 vector not finite or not of "
         "length 1; materialize the embeddings again"
     ) in result.err

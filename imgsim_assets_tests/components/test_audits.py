@@ -13,7 +13,7 @@ from imgsim_assets_tests.support.shop import Shop
 
 EMBEDDINGS = dg.AssetKey(["products", "embeddings"])
 AUDITS = {
-    "products_audit": {"all_vectors_valid", "recall_at_10", "agrees_with_brute_force"},
+    "products_audit": {"all_vectors_normalized", "recall_at_10", "agrees_with_brute_force"},
     "matches__pair_audit": {"agrees_with_brute_force"},
 }
 
@@ -53,12 +53,12 @@ def test_audit_job_evaluates_the_audits_and_materializes_nothing(shop: Shop, job
 def test_run_that_materializes_repeats_the_last_audit_and_reads_no_vectors(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    audit = dg.AssetCheckKey(EMBEDDINGS, "all_vectors_valid")
+    audit = dg.AssetCheckKey(EMBEDDINGS, "all_vectors_normalized")
     with shop.project.instance() as instance:
-        assert "all_vectors_valid" not in _results(_materialize(shop, instance, EMBEDDINGS))
+        assert "all_vectors_normalized" not in _results(_materialize(shop, instance, EMBEDDINGS))
         with monkeypatch.context() as patch:
             broken = CheckResult({"bad": 7}, "broken")
-            patch.setattr(checks, "vectors_valid", lambda *_: broken)
+            patch.setattr(checks, "vectors_normalized", lambda *_: broken)
             alone = shop.project.definitions().resolve_job_def("products_audit")
             assert not _results(alone.execute_in_process(instance=instance))[audit.name]
 

@@ -110,7 +110,7 @@ def test_broken_invariant_stops_downstream_assets_of_later_runs(
         shop.put_item("new", 100)
         with monkeypatch.context() as patch:
             broken = CheckResult({"bad": 0}, "broken")
-            patch.setattr(checks, "vectors_valid", lambda *_: broken)
+            patch.setattr(checks, "vectors_normalized", lambda *_: broken)
             assert not evaluations.refresh("products")
         assert evaluations.requested() == {}
 

@@ -57,7 +57,7 @@ def test_copies_of_an_image_are_shown_as_a_group(shop: Shop) -> None:
         assert isinstance(sheet, str)
         assert Path(urlsplit(sheet).path).read_bytes().startswith(b"\xff\xd8")
         assert metadata["groups"].value == 1
-        check = dg.AssetCheckKey(KEY, "groups_valid")
+        check = dg.AssetCheckKey(KEY, "one_canonical_per_group")
         (execution,) = instance.event_log_storage.get_asset_check_execution_history(check, 1)
         assert execution.status.value == "SUCCEEDED"
 
@@ -107,6 +107,6 @@ def test_groups_across_catalogs_are_an_asset_below_their_indexes(shop: Shop) -> 
         sheet = str(metadata["contact_sheet"].value)
         assert Path(urlsplit(sheet).path).read_bytes().startswith(b"\xff\xd8")
         assert metadata["groups"].value == 3
-        check = dg.AssetCheckKey(ACROSS, "groups_valid")
+        check = dg.AssetCheckKey(ACROSS, "one_canonical_per_group")
         (execution,) = instance.event_log_storage.get_asset_check_execution_history(check, 1)
         assert execution.status.value == "SUCCEEDED"

@@ -274,7 +274,7 @@ def _facts(instance: dg.DagsterInstance, key: dg.AssetKey) -> dict[str, Any]:
     """What Dagster knows of the newest materialization of each shard."""
     newest = _materializations(instance, key)[:3]
     checks = instance.event_log_storage.get_latest_asset_check_execution_by_key(
-        [dg.AssetCheckKey(key, name) for name in ("success_rate", "vectors_valid")]
+        [dg.AssetCheckKey(key, name) for name in ("success_rate", "vectors_normalized")]
     )
     return {
         "partitions": {each.partition for each in newest},

@@ -14,9 +14,9 @@ from imgsim_assets.pipeline.checks import (
     missing_and_stale,
     no_rejects,
     similarity_drift,
-    vectors_valid,
+    vectors_normalized,
 )
-from imgsim_assets.pipeline.group_checks import groups_coherent, groups_valid
+from imgsim_assets.pipeline.group_checks import groups_coherent, one_canonical_per_group
 from imgsim_assets.pipeline.repair import repair
 from imgsim_assets.pipeline.settings import CheckSettings
 from imgsim_assets.similarity.audit import Audit
@@ -98,16 +98,16 @@ def test_passed_checks_have_no_problem(store: Store) -> None:
 
     for result in (
         ids_unique(pl.DataFrame({"id": ["a", "b"]})),
-        vectors_valid(store, "shop"),
+        vectors_normalized(store, "shop"),
         ids_match_embeddings(store, "shop"),
         agrees_with_brute_force(audit),
         at_or_above_threshold(pl.DataFrame({"similarity": [0.5], "verdict": [None]}), 0.5),
         # As tables of earlier versions are.
         at_or_above_threshold(pl.DataFrame({"similarity": [0.5]}), 0.5),
-        groups_valid(groups),
+        one_canonical_per_group(groups),
     ):
         assert (result.passed, result.problem) == (True, "")
-    twice = groups_valid(pl.concat([groups, groups]))
+    twice = one_canonical_per_group(pl.concat([groups, groups]))
     assert not twice.passed
     assert twice.problem == (
         "1 group without two items and one canonical item and 6 items in two groups; materialize "

@@ -30,7 +30,7 @@ def test_share_of_a_run_is_checked_without_reading_vectors(
     _fill(store)
     monkeypatch.setattr(VectorTable, "parts", lambda _: pytest.fail("vectors are read"))
 
-    result = checks.vectors_valid(store, "shop", shards_of(latest_embeddings(store, "shop")))
+    result = checks.vectors_normalized(store, "shop", shards_of(latest_embeddings(store, "shop")))
 
     assert (result.passed, dict(result.metadata)) == (
         True,
@@ -44,10 +44,10 @@ def test_vector_that_was_replaced_by_a_good_one_is_not_bad(store: Store) -> None
     good = vectors.read(sorted(vectors.keys())[:1])
     break_a_vector(store, "shop")
     shards = shards_of(latest_embeddings(store, "shop"))
-    assert checks.vectors_valid(store, "shop", shards).metadata["bad"] == 1
+    assert checks.vectors_normalized(store, "shop", shards).metadata["bad"] == 1
 
     embeddings_invariants(store, "shop", shards)
-    assert checks.vectors_valid(store, "shop", shards).passed
+    assert checks.vectors_normalized(store, "shop", shards).passed
     assert vectors.read(good.sha256).vectors.tobytes() == good.vectors.tobytes()
 
 
@@ -66,7 +66,7 @@ def test_notebook_refuses_vectors_that_are_not_normalized(store: Store) -> None:
     _fill(store)
     break_a_vector(store, "shop")
 
-    with pytest.raises(InvariantError, match="shop/embeddings: the check vectors_valid"):
+    with pytest.raises(InvariantError, match="shop/embeddings: the check vectors_normalized"):
         create_model("shop", store=store)
 
     # The file of the bad vector was dropped; an earlier one has a good vector of the same image.

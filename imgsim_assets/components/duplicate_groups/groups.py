@@ -36,7 +36,7 @@ from imgsim_assets.components.reviews import DeclaredReviews, group_reviews
 from imgsim_assets.components.store.resource import TABLE_ASSET, open_store
 from imgsim_assets.components.thresholds import describe_threshold, threshold_hint
 from imgsim_assets.encoders.settings import EncoderSettings
-from imgsim_assets.pipeline.check_names import GROUPS_COHERENT, GROUPS_VALID
+from imgsim_assets.pipeline.check_names import GROUPS_COHERENT, ONE_CANONICAL_PER_GROUP
 from imgsim_assets.pipeline.settings import (
     CatalogSettings,
     CheckSettings,
@@ -65,7 +65,7 @@ def _check_specs(
     key: dg.AssetKey, links: LinkSettings, settings: CheckSettings
 ) -> list[dg.AssetCheckSpec]:
     return [
-        invariant_spec(key, GROUPS_VALID, _CHECK_DESCRIPTION, settings),
+        invariant_spec(key, ONE_CANONICAL_PER_GROUP, _CHECK_DESCRIPTION, settings),
         dg.AssetCheckSpec(
             GROUPS_COHERENT,
             asset=key,
@@ -260,7 +260,9 @@ def _result(
     limits = settings.checks
     coherent = group_checks.groups_coherent(table, commit, limits)
     results = [
-        *invariant_results({GROUPS_VALID: group_checks.groups_valid(rows)}, limits),
+        *invariant_results(
+            {ONE_CANONICAL_PER_GROUP: group_checks.one_canonical_per_group(rows)}, limits
+        ),
         asset_check(
             GROUPS_COHERENT,
             coherent,

@@ -15,7 +15,7 @@ from imgsim_assets.components.retries import RETRY_POLICY, retry_faults
 from imgsim_assets.components.shard_runs import publish, shards_of_run
 from imgsim_assets.components.store.resource import TABLE_ASSET
 from imgsim_assets.encoders.settings import HOG_COLOR, MIN_SIDE, EncoderSettings
-from imgsim_assets.pipeline.check_names import ALL_VECTORS_VALID, VECTORS_VALID
+from imgsim_assets.pipeline.check_names import ALL_VECTORS_NORMALIZED, VECTORS_NORMALIZED
 
 if TYPE_CHECKING:
     from imgsim_assets.encoders.report import EmbeddingReport
@@ -76,7 +76,7 @@ def vectors_spec(catalog: CatalogContext) -> dg.AssetCheckSpec:
     """Every embedded image has a unit vector, by the figures of the files of vectors."""
     return catalog.invariant_spec(
         "embeddings",
-        VECTORS_VALID,
+        VECTORS_NORMALIZED,
         "Every image of the run's shards that is ok has a vector, and every vector was finite and "
         "of length 1 when it was written.",
     )
@@ -88,10 +88,10 @@ def vectors_audit(catalog: CatalogContext) -> dg.AssetChecksDefinition:
     def evaluate(store: "Store") -> "CheckResult":
         from imgsim_assets.pipeline import checks
 
-        return checks.vectors_valid(store, catalog.name)
+        return checks.vectors_normalized(store, catalog.name)
 
     return audit_check(
-        ALL_VECTORS_VALID,
+        ALL_VECTORS_NORMALIZED,
         catalog.key("embeddings"),
         "Every image that is ok has a finite vector of length 1; every vector is read.",
         catalog.settings.checks,
