@@ -18,6 +18,7 @@ from imgsim_assets.pipeline.status import (
     store_status,
 )
 from imgsim_assets.similarity.approximate.recall import NOT_MEASURED
+from imgsim_assets.similarity.join_spec import MIN_COSINE
 from imgsim_assets.similarity.settings import APPROXIMATE
 from imgsim_assets.storage.store import Store
 from imgsim_assets.text import counted
@@ -102,9 +103,11 @@ def _encoder(status: CatalogStatus) -> str:
 
 
 def _match_line(match: MatchStatus) -> str:
+    is_limited = match.threshold > MIN_COSINE
+    limit = f"at {match.threshold:g}" if is_limited else "without a threshold"
     line = (
         f"\nmatches/{match.name}: {counted(match.matches, 'match', 'matches')} of {match.left} "
-        f"and {match.right}, {match.mode} at {match.threshold:g}, {match.freshness}"
+        f"and {match.right}, {match.mode} {limit}, {match.freshness}"
         f"{_recall(match.recall) if match.method == APPROXIMATE else ''}"
     )
     return line + _judged(match)

@@ -73,6 +73,20 @@ def test_status_is_stale_after_another_encoder_of_the_same_items(shell: Shell) -
     )
 
 
+def test_status_of_a_match_table_names_its_threshold_if_it_has_one(shell: Shell) -> None:
+    for name in ("left", "right"):
+        indexed(shell.store, name, {str(number): tiny(number) for number in range(2)})
+    for name, threshold in (("near", 0.5), ("every", None)):
+        values = {"name": name, "left": "left", "right": "right", "mode": "top_k", "k": 1}
+        pair = MatchMatrixSettings.model_validate({**values, "threshold": threshold})
+        MatchPipeline(shell.store, pair).run()
+
+    printed = shell("status").out
+
+    assert "left and right, top_k at 0.5, fresh" in printed
+    assert "left and right, top_k without a threshold, fresh" in printed
+
+
 def test_status_of_groups_is_stale_after_an_item_left_an_index(shell: Shell) -> None:
     indexed(shell.store, "shop", {"a": tiny(1), "b": tiny(2)})
     GroupStage(shell.store, "shop", GroupSettings(threshold=0.5)).run()
