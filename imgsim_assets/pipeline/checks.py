@@ -219,8 +219,8 @@ def recall_at_10(index: FlatIndex, minimum: float, sample_size: int) -> CheckRes
         {"recall": measured, "min": minimum, "sampled": min(len(index), sample_size)},
         ""
         if measured >= minimum
-        else f"a search finds {measured:.1%} of the 10 nearest neighbors, less than the "
-        f"{minimum:.1%} of min_recall; raise 'nprobe', or set 'kind: flat'",
+        else f"a search finds {measured:.2%} of the 10 nearest neighbors, less than the "
+        f"{minimum:.2%} of min_recall; raise 'nprobe', or set 'kind: flat'",
     )
 
 
@@ -307,7 +307,7 @@ def similarity_drift(table: Table, newest: Commit, maximum: float) -> CheckResul
         ""
         if distance <= maximum
         else f"the cumulative fractions of similarities differ from those of {compared_with} by "
-        f"{distance:.1%}, more than the {maximum:.1%} of max_drift; look at what is new, and raise "
+        f"{distance:.2%}, more than the {maximum:.2%} of max_drift; look at what is new, and raise "
         "max_drift if it is as it should be",
     )
 
