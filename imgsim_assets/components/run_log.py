@@ -9,17 +9,22 @@ from typing import Any
 
 import dagster as dg
 
+from imgsim_assets.components.markdown import unescape_markdown
+from imgsim_assets.download.status import OK
+from imgsim_assets.pipeline.failures import EMBEDDINGS, IMAGES, SOURCE
+from imgsim_assets.pipeline.status_actions import action_for
 from imgsim_assets.progress import Log
 from imgsim_assets.similarity.settings import METHOD, NO_THRESHOLD
 from imgsim_assets.text import counted
 
 LOGGER = "imgsim"
+_CHECK_EVALUATION = dg.DagsterEventType.ASSET_CHECK_EVALUATION
 # The class of an error of this package, before its message.
 _OWN_ERROR = re.compile(r"^imgsim_assets\.errors\.\w+: ")
 
 
 def progress_logger(log: Log) -> dg.LoggerDefinition:
-    """A logger that passes on the messages of steps, and a line for each materialization."""
+    """A logger that passes on the messages of steps, materializations and failed checks."""
 
     def create(_: dg.InitLoggerContext) -> logging.Logger:
         logger = logging.Logger(LOGGER, level=logging.DEBUG)  # the level of events
@@ -33,6 +38,7 @@ class _Handler(logging.Handler):
     def __init__(self, log: Log) -> None:
         super().__init__()
         self._log = log
+        self._advised: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
         fields: Mapping[str, Any] = getattr(record, "dagster_meta", {})
@@ -40,22 +46,71 @@ class _Handler(logging.Handler):
         if event is None and record.levelno >= logging.INFO:
             self._log(f"  {fields.get('orig_message') or record.getMessage()}")
         elif event is not None and event.is_step_materialization:
-            self._log(
-                f"  {describe_materialization(event.step_materialization_data.materialization)}"
-            )
+            materialization = event.step_materialization_data.materialization
+            self._log(f"  {describe_materialization(materialization)}")
+            # Every shard has the same advice.
+            for line in dict.fromkeys(advice(materialization)):
+                if line not in self._advised:
+                    self._advised.add(line)
+                    self._log(f"    {line}")
+        elif event is not None and event.event_type is _CHECK_EVALUATION:
+            evaluation = event.asset_check_evaluation_data
+            if not evaluation.passed:
+                self._log(f"  {describe_failed_check(evaluation)}")
 
 
 def describe_materialization(materialization: dg.AssetMaterialization) -> str:
-    """A line about a materialization: asset, shard, rows, what changed, and how it compared."""
-    shard = f"[{materialization.partition}]" if materialization.partition else ""
-    metadata = {name: value.value for name, value in materialization.metadata.items()}
-    name = materialization.asset_key.to_user_string()
+    """A line about a materialization: asset, shard, rows, what changed, failed, and compared."""
+    name = _name(materialization.asset_key, materialization.partition)
+    metadata = _values(materialization)
     if "changed" not in metadata:
-        return f"{name}{shard}: materialized"
+        return f"{name}: materialized"
     changed = "changed" if metadata["changed"] else "unchanged"
     rows: Any = metadata.get("dagster/row_count")
     counts = counted(rows, "row") if rows is not None else "no rows"
-    return "; ".join([f"{name}{shard}: {counts}, {changed}", *_compared(metadata)])
+    failed = (f"{count:,} {status}" for _, status, count in _failures(metadata))
+    return "; ".join([f"{name}: {counts}, {changed}", *failed, *_compared(metadata)])
+
+
+def advice(materialization: dg.AssetMaterialization) -> Iterator[str]:
+    """What to do about the failures and the threshold of a materialization, in lines."""
+    metadata = _values(materialization)
+    for stage, status, _ in _failures(metadata):
+        if action := action_for(stage, status):
+            yield f"{status}: {action}"
+    if "threshold_hint" in metadata:
+        yield str(metadata["threshold_hint"])
+
+
+def describe_failed_check(evaluation: dg.AssetCheckEvaluation) -> str:
+    """A line about a check that failed: asset, shard, check, severity and message."""
+    name = _name(evaluation.asset_key, evaluation.partition)
+    severity = evaluation.severity.value.lower()
+    line = f"{name}: check {evaluation.check_name} failed ({severity})"
+    # Descriptions are Markdown, since Dagster renders them.
+    message = " ".join(unescape_markdown(evaluation.description or "").split())
+    return f"{line}: {message}" if message else line
+
+
+def _name(key: dg.AssetKey, partition: str | None) -> str:
+    return key.to_user_string() + (f"[{partition}]" if partition else "")
+
+
+def _values(materialization: dg.AssetMaterialization) -> dict[str, Any]:
+    return {name: value.value for name, value in materialization.metadata.items()}
+
+
+def _failures(metadata: Mapping[str, Any]) -> Iterator[tuple[str, str, int]]:
+    """The stage, status and count of the failures that a catalog's asset has in its metadata."""
+    stage = EMBEDDINGS if "encoder" in metadata else IMAGES
+    tables = (("rejects_by_reason", "reason", SOURCE), ("statuses", "status", stage))
+    for name, column, stage_of_table in tables:
+        table = metadata.get(name)
+        if "changed" not in metadata or not isinstance(table, dg.TableMetadataValue):
+            continue
+        for record in table.records:
+            if (status := str(record.data[column])) != OK:
+                yield stage_of_table, status, int(str(record.data["count"]))
 
 
 def _compared(metadata: Mapping[str, Any]) -> Iterator[str]:

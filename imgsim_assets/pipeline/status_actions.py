@@ -32,7 +32,7 @@ _IMAGE_ACTIONS: Final[Mapping[str, str]] = {
     "bad_url": _FIX_URL,
     "bad_redirect": "use the target of the redirect",
     "redirect_loop": _FIX_URL,
-    "blocked_address": "add your own hosts to allowed_hosts",
+    "blocked_address": "for your own hosts, set download: {allowed_hosts: [HOST]}",
     "blocked_path": "set root or allowed_url_prefixes",
     "robots_disallowed": "omit the image, or ask the owner",
     "unexpected_encoding": (

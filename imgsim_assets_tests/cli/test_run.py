@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -96,6 +97,26 @@ def test_download_that_another_setting_makes_due_runs(shop: Shop) -> None:
 
     assert "products" not in _run(shop).up_to_date
     assert shop.web.total_gets == 3 + 5
+
+
+def test_output_tells_failed_downloads_rejected_rows_and_failed_checks(shop: Shop) -> None:
+    shop.rows[""] = {"id": "", "url": shop.web.url("/p0.jpg"), "title": ""}
+    shop.put_item("new", 100)
+    shop.declare(download={"allowed_hosts": []})
+    lines: list[str] = []
+
+    with shop.project.instance() as instance:
+        report = LocalRun(shop.project.definitions(), instance, lines.append).run(["products"])
+
+    assert report.succeeded
+    text = "\n".join(line.strip() for line in lines)
+    assert "products/items: 6 rows, changed; 1 empty_id" in text
+    assert "products/items: check no_rejects failed (warn): 1 rejected row; 'imgsim failu" in text
+    blocked = re.findall(r"products/images\[\d+\]: \d rows?, changed; (\d) blocked_address", text)
+    assert sum(map(int, blocked)) == 6
+    assert text.count("\nblocked_address: for your own hosts, set download: {allowed_hosts: [") == 1
+    assert "products/images: check success_rate failed (warn): 0 of 6 images fetched" in text
+    assert "check ids_unique" not in text
 
 
 def test_named_table_runs_with_the_catalogs_it_needs(shop: Shop) -> None:
