@@ -77,8 +77,10 @@ def most_important(failures: pl.DataFrame, limit: int) -> pl.DataFrame:
     Among them, those that no later run tries again come first, then the most frequent status.
     """
     by_status = ["stage", "status"]
+    attempts = pl.col("attempts").fill_null(0)
     ranked = failures.with_columns(
-        pl.col("attempts").rank("ordinal", descending=True).over(by_status).alias("__rank"),
+        # A rejected row and an image without a vector have no attempts, and no rank without them.
+        attempts.rank("ordinal", descending=True).over(by_status).alias("__rank"),
         pl.len().over(by_status).alias("__count"),
         pl.col("retryable").fill_null(value=False).alias("__retryable"),
     )

@@ -98,3 +98,30 @@ def test_each_status_is_shown_before_a_second_failure_of_one() -> None:
     shown = most_important(pl.DataFrame(rows), 4)
 
     assert shown["id"].to_list() == ["i1", "i8", "i5", "i0"]
+
+
+def test_failures_without_attempts_are_shown_beside_many_images() -> None:
+    images = [("images", f"i{n}", "http_404", 1) for n in range(30)]
+    others = [("source", None, "empty_id", None), ("embeddings", "e", "zero_vector", None)]
+    schema = ["stage", "id", "status", "attempts"]
+    failures = pl.DataFrame(images + others, schema=schema, orient="row")
+
+    shown = most_important(failures.with_columns(image=0, retryable=False), 20)
+
+    assert shown["stage"].value_counts().sort("stage").rows() == [
+        ("embeddings", 1),
+        ("images", 18),
+        ("source", 1),
+    ]
+
+
+def test_command_shows_rejected_rows_beside_many_failed_images(shell: Shell, web: Web) -> None:
+    rows = [f"i{n},{web.url(f'/none{n}.jpg')}" for n in range(25)]
+    shell.write("list.csv", "\n".join(["id,url", *rows, "r1,", "r2,"]) + "\n")
+    found = shell.match("list.csv", "list.csv", "--allowed-host", web.address, "--json")
+
+    shown = shell("failures", found.json["left"]["catalog"]).out
+
+    assert "27 failures (2 in source, 25 in images)" in shown
+    assert shown.count("empty_url") == 2
+    assert shown.count("http_404") == 18
