@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import sys
 import tomllib
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import yaml
+from yaml.reader import ReaderError
 
 from imgsim_assets.errors import ImgsimError, SettingsError
 
@@ -79,5 +82,32 @@ def _message(error: BaseException, module_name: str) -> str:
                 f"{mark.name}:{mark.line + 1}: this is not valid YAML: {link.problem}, in column "
                 f"{mark.column + 1}; check the indentation, brackets and quotes"
             )
+        if isinstance(link, ReaderError | UnicodeDecodeError) and (
+            problem := next(_unreadable_yaml(module_name), None)
+        ):
+            return problem
         link = link.__cause__ or link.__context__
     return f"{module_name} cannot be loaded: {error}; 'dg check defs' shows where"
+
+
+def _unreadable_yaml(module_name: str) -> Iterator[str]:
+    """Messages about the YAML files of a package whose text cannot be read.
+
+    The errors of their readers do not name the file.
+    """
+    package = importlib.util.find_spec(module_name.partition(".")[0])
+    for folder in (package and package.submodule_search_locations) or ():
+        for path in sorted([*Path(folder).rglob("*.yaml"), *Path(folder).rglob("*.yml")]):
+            try:
+                text = path.read_text(encoding="utf-8")
+                next(iter(yaml.scan(text, Loader=yaml.SafeLoader)))
+            except UnicodeDecodeError as error:
+                line = error.object.count(b"\n", 0, error.start) + 1
+                yield f"{path}:{line}: this is not text in UTF-8; save the file in UTF-8"
+            except ReaderError as error:
+                before, character = text[: error.position], ord(text[error.position])
+                line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
+                yield (
+                    f"{path}:{line}: this is not valid YAML: the character "
+                    f"U+{character:04X} is not allowed, in column {column}; remove it"
+                )

@@ -180,6 +180,30 @@ def test_broken_yaml_is_one_message_with_its_line(
     assert result.err.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        (
+            b"  name: a\x01",
+            "this is not valid YAML: the character U+0001 is not allowed, in column 10; remove it",
+        ),
+        (b"  name: \xe9", "this is not text in UTF-8; save the file in UTF-8"),
+    ],
+)
+def test_yaml_that_is_no_text_is_one_message_with_its_file(
+    shop: Shop, shell: Shell, monkeypatch: pytest.MonkeyPatch, line: bytes, problem: str
+) -> None:
+    _enter(shop, monkeypatch)
+    monkeypatch.setenv("DAGSTER_HOME", str(shop.project.home))
+    path = shop.project.root / "shop/defs/pair/defs.yaml"
+    path.write_bytes(b"type: imgsim_assets.MatchMatrixComponent\nattributes:\n" + line + b"\n")
+
+    result = shell("run")
+
+    assert result.code == 1
+    assert result.err == f"imgsim: {path}:3: {problem}\n"
+
+
 def test_failure_is_one_message_and_exit_code_1(
     shop: Shop, shell: Shell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
