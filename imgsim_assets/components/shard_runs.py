@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 _MAX_WAITS = 30
 _FIRST_WAIT_SECONDS = 4
 _MAX_WAIT_SECONDS = 60
+# Keys of a shard's metadata.
+_SHARD_DATA_VERSION = "shard_data_version"
+_VERSION = "version"
+# More than the materializations of all shards while a step is tried again.
+_MAX_RECORDS = 1000
 
 
 def wait_seconds(retry_number: int) -> int:
@@ -37,6 +42,10 @@ class ShardReport(Protocol):
     @property
     def data_version(self) -> str:
         """A digest of what later stages depend on."""
+
+    @property
+    def changed(self) -> bool:
+        """Whether the stage committed anything for the shard."""
 
 
 R = TypeVar("R", bound=ShardReport)
@@ -73,15 +82,24 @@ def publish(
     Dagster keeps one data version for all shards that a run takes; each shard's own is in its
     metadata. A step whose other shards are done, while another run is at work on some, is tried
     again later. When a shard failed, the good ones are recorded as materialized before the run
-    fails: Dagster itself records nothing of a step that fails.
+    fails: Dagster itself records nothing of a step that fails. The metadata of a shard that an
+    earlier attempt of the step committed are those of that attempt.
     """
+    earlier = _recorded_by_run(context, key) if context.retry_number else {}
 
     def metadata(report: R) -> dict[str, Any]:
-        return {**describe(report), "shard_data_version": report.data_version}
+        described = {**describe(report), _SHARD_DATA_VERSION: report.data_version}
+        recorded = earlier.get(report.shard, {})
+        version = recorded.get(_SHARD_DATA_VERSION)
+        if report.changed or version is None or version.value != report.data_version:
+            return described
+        return {**recorded, _VERSION: described[_VERSION]}
 
     busy = {shard for shard, error in reports.failed.items() if isinstance(error, BusyError)}
     if busy and busy == set(reports.failed):
         seconds = wait_seconds(context.retry_number)
+        changed = [report for report in reports.succeeded if report.changed]
+        _record_succeeded(context, key, changed, metadata)
         context.log.info(
             f"another run is working on {key.to_user_string()} {', '.join(sorted(busy))}; this "
             f"step gives its pool slot back and tries again in {seconds} seconds"
@@ -104,6 +122,24 @@ def _joint_version(reports: Sequence[ShardReport]) -> str:
         return reports[0].data_version
     versions = [(report.shard, report.data_version) for report in reports]
     return rows_digest(pl.DataFrame(versions, schema=["shard", "version"], orient="row"))
+
+
+def _recorded_by_run(
+    context: dg.AssetExecutionContext, key: dg.AssetKey
+) -> dict[str, Mapping[str, dg.MetadataValue]]:
+    """The metadata of the newest materialization of each shard that the run has recorded."""
+    (run,) = context.instance.get_run_records(dg.RunsFilter(run_ids=[context.run.run_id]))
+    since_start = dg.AssetRecordsFilter(
+        asset_key=key,
+        asset_partitions=list(context.partition_keys),
+        after_timestamp=run.create_timestamp.timestamp(),
+    )
+    found = context.instance.fetch_materializations(since_start, limit=_MAX_RECORDS)
+    return {
+        str(record.partition_key): record.asset_materialization.metadata
+        for record in reversed(found.records)
+        if record.run_id == context.run.run_id and record.asset_materialization is not None
+    }
 
 
 def _record_succeeded(

@@ -61,11 +61,13 @@ class Lease:
         """
         has_logged = False
         while not self._try_acquire():
-            if not self._wait:
-                raise BusyError(f"another run is working on {self._work}")
-            if not has_logged:
-                self._log(f"another run is working on {self._work}; waiting for it")
-                has_logged = True
+            # One freed just now is acquired after a pause, in which others that saw it free it too.
+            if not self._free_abandoned():
+                if not self._wait:
+                    raise BusyError(f"another run is working on {self._work}")
+                if not has_logged:
+                    self._log(f"another run is working on {self._work}; waiting for it")
+                    has_logged = True
             time.sleep(_POLL_SECONDS)
         self._renewal.start()
         return self
@@ -85,6 +87,10 @@ class Lease:
         with contextlib.suppress(FileExistsError):
             self._files.create(self._path, self._body)
             return True
+        return False
+
+    def _free_abandoned(self) -> bool:
+        """Delete the lease of a holder that is dead or renews it no more; whether it was one."""
         entry = self._files.stat(self._path)
         if entry != self._seen:
             self._seen, self._seen_at = entry, time.monotonic()
@@ -93,9 +99,10 @@ class Lease:
             time.time() - entry.modified > STALE_SECONDS
             or time.monotonic() - self._seen_at > STALE_SECONDS
         )
-        if is_stale or self._is_holder_dead():
-            self._files.delete(self._path)
-        return False
+        if not is_stale and not self._is_holder_dead():
+            return False
+        self._files.delete(self._path)
+        return True
 
     def _is_holder_dead(self) -> bool:
         try:

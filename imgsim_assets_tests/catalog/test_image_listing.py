@@ -116,7 +116,6 @@ def test_files_that_cannot_be_read_have_a_status(tmp_path: Path) -> None:
     assert report.statuses == {
         "not_image": 1,
         "ok": 1,
-        "truncated": 1,
-        "truncated_body": 1,
+        "truncated": 2,
         "unsupported_format": 4,
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -184,7 +185,24 @@ def test_step_whose_shard_another_run_holds_gives_its_pool_slot_back(
 
     assert result.success
     assert slots == [0]
-    assert _partitions(result, IMAGES) == ["000", "001", "002"]
+    # Those of the first attempt are recorded before the second one, which records all of them.
+    assert sorted(set(_partitions(result, IMAGES))) == ["000", "001", "002"]
+    recorded = {name: _metadata(result, IMAGES, name) for name in ("000", "001", "002")}
+    assert [metadata["changed"].value for metadata in recorded.values()] == [True, True, True]
+    rows = [metadata["dagster/row_count"].value for metadata in recorded.values()]
+    assert [metadata["fetched"].value for metadata in recorded.values()] == rows
+
+
+def _metadata(
+    result: dg.ExecuteInProcessResult, key: dg.AssetKey, partition: str
+) -> Mapping[str, dg.MetadataValue]:
+    """The metadata of the last materialization of a partition."""
+    *_, last = [
+        event.step_materialization_data.materialization
+        for event in result.get_asset_materialization_events()
+        if event.asset_key == key and event.partition == partition
+    ]
+    return last.metadata
 
 
 def _retries(instance: dg.DagsterInstance) -> list[dg.DagsterEvent]:

@@ -85,6 +85,19 @@ def test_moved_folder_is_read_again(catalog: Catalog) -> None:
     assert get(catalog, "a") == IMAGE
 
 
+def test_empty_file_is_read_again_once_it_changes(catalog: Catalog) -> None:
+    (catalog.folder / "a.jpg").touch()
+    catalog.declare({"a": "a.jpg"})
+    catalog.run()
+
+    row = catalog.rows()["a"]
+    assert (row["status"], row["retryable"], row["next_retry_at"]) == ("truncated", False, None)
+    assert [report.requested for report in catalog.run()] == [0]
+    (catalog.folder / "a.jpg").write_bytes(IMAGE)
+    assert [report.requested for report in catalog.run()] == [1]
+    assert catalog.statuses() == {"a": "ok"}
+
+
 def test_deleted_file_has_a_status_and_its_duplicate_stays_readable(catalog: Catalog) -> None:
     for name in ("a.jpg", "b.jpg"):
         (catalog.folder / name).write_bytes(IMAGE)

@@ -51,6 +51,7 @@ def test_retryable_statuses(status: str) -> None:
         "too_large",
         "too_many_pixels",
         "not_image",
+        "truncated",
         "unsupported_format",
     ],
 )

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from imgsim_assets.errors import BusyError
 from imgsim_assets.storage import lease
 from imgsim_assets.storage.files import Files
 from imgsim_assets.storage.lease import Lease
@@ -61,7 +62,8 @@ def test_waiting_for_a_lease_logs_once(store: Store, monkeypatch: pytest.MonkeyP
     assert messages == ["another run is working on things shard 000; waiting for it"]
 
 
-def test_the_lease_of_a_killed_process_is_acquired_immediately(tmp_path: Path) -> None:
+@pytest.mark.parametrize("wait", [True, False])
+def test_the_lease_of_a_killed_process_is_acquired_immediately(tmp_path: Path, wait: bool) -> None:
     held = (
         "import os, sys; from pathlib import Path\n"
         "from imgsim_assets.storage.local_files import LocalFiles\n"
@@ -72,9 +74,20 @@ def test_the_lease_of_a_killed_process_is_acquired_immediately(tmp_path: Path) -
     files = LocalFiles(tmp_path)
     assert files.stat(PATH) is not None
 
+    messages: list[str] = []
     started = time.monotonic()
-    with Lease(files, PATH, work="it"):
+    with Lease(files, PATH, work="it", log=messages.append, wait=wait):
         assert time.monotonic() - started < lease.STALE_SECONDS / 2
+    assert messages == []
+
+
+def test_a_lease_that_is_held_is_not_waited_for(store: Store) -> None:
+    with (
+        Lease(store.files, PATH, work="it"),
+        pytest.raises(BusyError, match="another run is working on things shard 000"),
+        Lease(store.files, PATH, work="things shard 000", wait=False),
+    ):
+        pass
 
 
 @pytest.mark.parametrize("left", [b"", b'{"host": "another", "process": 1}'])

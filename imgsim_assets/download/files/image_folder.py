@@ -120,7 +120,7 @@ class ImageFolder:
         if len(data) > self._max_bytes:
             raise FetchError("too_large", f"more than {self._max_bytes} bytes", etag=version)
         if not data:
-            raise FetchError("truncated_body", "the file is empty", etag=version)
+            raise FetchError("truncated", "the file is empty", etag=version)
         kept_in = location if self._is_referenced else None
         return Fetched(data, version, location=kept_in, is_link=is_link)
 

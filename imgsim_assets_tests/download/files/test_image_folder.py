@@ -118,7 +118,7 @@ def test_root_may_be_a_symbolic_link(root: Path, tmp_path: Path) -> None:
         ("~/a.jpg", "missing_file"),
         ("a.jpg/b.jpg", "unreadable_file"),
         ("x" * 5000, "unreadable_file"),
-        ("empty.jpg", "truncated_body"),
+        ("empty.jpg", "truncated"),
     ],
 )
 def test_path_that_is_no_file_has_a_status_and_a_version(root: Path, url: str, status: str) -> None:
