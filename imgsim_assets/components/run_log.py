@@ -19,6 +19,7 @@ from imgsim_assets.text import counted
 
 LOGGER = "imgsim"
 _CHECK_EVALUATION = dg.DagsterEventType.ASSET_CHECK_EVALUATION
+_ERROR = dg.AssetCheckSeverity.ERROR
 # The class of an error of this package, before its message.
 _OWN_ERROR = re.compile(r"^imgsim_assets\.errors\.\w+: ")
 
@@ -130,7 +131,15 @@ def _compared(metadata: Mapping[str, Any]) -> Iterator[str]:
 def failure_messages(result: dg.ExecuteInProcessResult) -> dict[str, str]:
     """The message of each step that failed, by the name of its asset."""
     messages: dict[str, str] = {}
+    checks: dict[str, list[str]] = {}
     for event in result.all_events:
+        # The op of an asset is named by its key, joined by two underscores.
+        name = str(event.step_key).replace("__", "/", 1)
+        if event.event_type is _CHECK_EVALUATION:
+            evaluation = event.asset_check_evaluation_data
+            if not evaluation.passed and evaluation.blocking and evaluation.severity is _ERROR:
+                line = describe_failed_check(evaluation).removeprefix(f"{name}: ")
+                checks.setdefault(name, []).append(line)
         if not event.is_step_failure:
             continue
         failure = event.step_failure_data
@@ -139,6 +148,6 @@ def failure_messages(result: dg.ExecuteInProcessResult) -> dict[str, str]:
             message = failure.user_failure_data.description
         elif failure.error:
             message = _OWN_ERROR.sub("", (failure.error.cause or failure.error).message.strip())
-        # The op of an asset is named by its key, joined by two underscores.
-        messages[str(event.step_key).replace("__", "/", 1)] = message
+        # Dagster's own message about a check that stopped the step has only its name.
+        messages[name] = "; ".join(checks.get(name, [])) or message
     return messages

@@ -119,6 +119,15 @@ def test_output_tells_failed_downloads_rejected_rows_and_failed_checks(shop: Sho
     assert "check ids_unique" not in text
 
 
+def test_check_that_stops_a_catalog_is_its_message(shop: Shop) -> None:
+    shop.declare(download={"allowed_hosts": []}, checks={"severity": "error"})
+
+    report = _run(shop, "products")
+
+    failed = r"products/\w+: check success_rate failed \(error\): 0 of 5 images fetched, [^\n]*"
+    assert re.fullmatch(failed, report.failed["products"])
+
+
 def test_named_table_runs_with_the_catalogs_it_needs(shop: Shop) -> None:
     assert _run(shop, "suppliers").succeeded
     assert not any(name.startswith("products/") for name in versions(shop.project.store))
