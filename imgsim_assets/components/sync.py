@@ -49,8 +49,12 @@ class Sync:
 
     def is_catalog_up_to_date(self, name: str, keys: Collection[dg.AssetKey]) -> bool:
         """Whether the refresh of a catalog would change nothing."""
+        from imgsim_assets.catalog.stage import rejects_table
+
         try:
-            return self._are_up_to_date(keys) and not self._is_download_due(name)
+            rejects = rejects_table(self._store, name).latest()
+            is_lost = rejects is not None and rejects.lists_lost_files
+            return self._are_up_to_date(keys) and not is_lost and not self._is_download_due(name)
         except StoreError:
             return False  # the run fails with it, and no other catalog
 
@@ -107,16 +111,17 @@ class Sync:
         commit = self._store.table(table_name(key, self._graph.get(key).metadata)).latest()
         if commit is None:
             return False
-        if not self._has_current_decisions(commit):
+        if commit.lists_lost_files or not self._has_current_inputs(commit):
             return False
         # The shards of a run commit one after the other, and each records its own version.
         return self._graph.get(key).is_partitioned or commit.version == version.value
 
-    def _has_current_decisions(self, commit: Commit) -> bool:
-        """Whether a result honours the decisions that were made since, too."""
-        from imgsim_assets.pipeline.freshness import has_current_decisions
+    def _has_current_inputs(self, commit: Commit) -> bool:
+        """Whether a version is of the vectors and of the decisions that there are now, too."""
+        from imgsim_assets.pipeline.freshness import has_current_decisions, has_current_vectors
 
-        return has_current_decisions(self._store, commit)
+        store = self._store
+        return has_current_vectors(store, commit) and has_current_decisions(store, commit)
 
     def _is_newest_input(
         self,

@@ -111,22 +111,38 @@ class VectorTable:
         wanted = set(images)
         return self._read_keys(wanted, set.difference_update) if wanted else wanted
 
+    def has_all(self, images: Iterable[str]) -> bool:
+        """Whether some images (sha256) all have a vector; drops no damaged file.
+
+        Raises:
+            CorruptFileError: A file of keys is damaged.
+        """
+        wanted, commit = set(images), self.table.latest()
+        if commit is None or not wanted:
+            return not wanted
+        return not self._read_keys_of(commit, wanted, set.difference_update)
+
     def _read_keys(
         self, initial: Iterable[str], combine: Callable[[set[str], list[str]], None]
     ) -> set[str]:
         """A set combined with the keys of each file; starts again without damaged files."""
         commit = self.table.latest()
-        result = set(initial)
         if commit is None:
-            return result
-        wanted = sorted(result) or None
+            return set(initial)
         try:
-            for file in vector_files(commit):
-                if wanted is None or file.may_have(wanted):
-                    combine(result, self.table.read_file(file.keys)[SHA256].to_list())
+            return self._read_keys_of(commit, initial, combine)
         except CorruptFileError:
             self._drop_damaged(commit)
             return self._read_keys(initial, combine)
+
+    def _read_keys_of(
+        self, commit: Commit, initial: Iterable[str], combine: Callable[[set[str], list[str]], None]
+    ) -> set[str]:
+        result = set(initial)
+        wanted = sorted(result) or None
+        for file in vector_files(commit):
+            if wanted is None or file.may_have(wanted):
+                combine(result, self.table.read_file(file.keys)[SHA256].to_list())
         return result
 
     def parts(self) -> Iterator[VectorRows]:

@@ -13,6 +13,7 @@ from imgsim_assets.catalog.stage import items_table
 from imgsim_assets.download.ledger.table import ROW_KEY, ledger_table
 from imgsim_assets.download.shard_items import ShardItems
 from imgsim_assets.download.status import OK
+from imgsim_assets.encoders.known_failures import VECTORS
 from imgsim_assets.encoders.recorded import FINGERPRINT
 from imgsim_assets.encoders.table import embeddings_table
 from imgsim_assets.encoders.vectors import REBUILDS, VectorTable
@@ -103,7 +104,7 @@ def images_freshness(store: Store, name: str) -> Freshness:
 
 
 def embeddings_freshness(store: Store, name: str) -> Freshness:
-    """Of embeddings: they have a row for every image, by one encoder."""
+    """Of embeddings: they have a row for every image, by one encoder, and a vector for each ok."""
     rows = read_columns(embeddings_table(store, name), [*_IMAGES, "status"])
     images = read_columns(ledger_table(store, name), [*_IMAGES, "status"])
     vectors = embedded(store, name)
@@ -113,6 +114,8 @@ def embeddings_freshness(store: Store, name: str) -> Freshness:
     if missing_and_stale(rows.select(_IMAGES), expected.select(_IMAGES)) != (0, 0):
         return "stale"
     if len(vectors.fingerprints) > 1:
+        return "stale"
+    if not _has_all_vectors(store, name):
         return "stale"
     has_items = images is not None and images.height > 0
     return "empty" if has_items and not vectors.images.height else "fresh"
@@ -173,6 +176,46 @@ def has_current_decisions(store: Store, commit: Commit) -> bool:
         return settings.get("decisions") is None
     left, right = embedded(store, settings["left"]), indexed(store, settings["right"])
     return left is None or right is None or _honours_decisions(store, commit, left, right)
+
+
+def has_current_vectors(store: Store, commit: Commit) -> bool:
+    """Whether a version of a table is of the vectors that the store has now.
+
+    True of tables other than embeddings, indexes and match tables, which are made from these. Reads
+    commits only, but for embeddings some of whose vectors may have left since.
+    """
+    name, _, kind = commit.table.partition("/")
+    recorded = commit.properties.get(REBUILDS)
+    if kind == "embeddings":
+        return _has_all_vectors(store, name)
+    if kind == "index":
+        vectors = VectorTable(store, name, commit.properties[FINGERPRINT])
+        return rebuild_count(commit) == vectors.rebuild_count
+    if not commit.table.startswith(MATCHES):
+        return True
+    index = index_table(store, commit.properties["right"]).latest()
+    if index is None:
+        return False
+    left = VectorTable(store, commit.properties["left"], commit.properties[FINGERPRINT])
+    rebuilds = vector_rebuilds(left.rebuild_count, rebuild_count(index))
+    return recorded == rebuilds.get(REBUILDS)
+
+
+def _has_all_vectors(store: Store, name: str) -> bool:
+    """Whether the embedded images of a catalog still have their vectors."""
+    table = embeddings_table(store, name)
+    commit = table.latest()
+    if commit is None:
+        return True
+    vectors = VectorTable(store, name, commit.properties[FINGERPRINT])
+    generation = vectors.generation
+    # Nothing has left the vectors since a file recorded their generation.
+    files = [file for file in commit.files_with_role() if file.metadata.get(VECTORS) != generation]
+    for file in files:
+        rows = table.read_file(file, ["sha256", "status"])
+        if not vectors.has_all(rows.filter(pl.col("status") == OK)["sha256"]):
+            return False
+    return True
 
 
 def _honours_decisions(store: Store, commit: Commit, left: Vectors, right: Vectors) -> bool:

@@ -99,6 +99,11 @@ class Commit:
     lost: tuple[str, ...] = ()
     commit_id: str = field(default_factory=new_commit_id)
 
+    @property
+    def lists_lost_files(self) -> bool:
+        """Whether this version itself needs files that are known to be damaged."""
+        return not {file.path for file in self.files}.isdisjoint(self.lost)
+
     def files_with_role(self, role: str = ROWS) -> list[DataFile]:
         """The files of one role, in commit order."""
         return [file for file in self.files if file.role == role]

@@ -15,9 +15,13 @@ from imgsim_assets.errors import CorruptFileError, FormatError, StoreError
 from imgsim_assets.storage.commit import Commit, DataFile, PendingCommit, new_commit_id
 from imgsim_assets.storage.commit_log import LATEST, commit_path
 from imgsim_assets.storage.damage import BytesRead, Damage
+from imgsim_assets.storage.gc import PER_IMAGE
 from imgsim_assets.storage.store import Store
+from imgsim_assets.storage.table_files import REBUILD
 
 _REPAIR = "'imgsim verify --repair'"
+# What to do about damaged rows of images that no run reads while nothing has changed.
+_DROP = f"{_REPAIR} drops it, and then 'imgsim run' computes again what is needed of it"
 
 
 def inspect_table(store: Store, name: str, read: BytesRead) -> list[Damage]:
@@ -85,6 +89,8 @@ class _Inspection:
                 read.bytes += file.bytes
                 problem = self._problem(file)
                 if problem and version == newest:
+                    if self._commits[newest].properties.get(PER_IMAGE):
+                        problem = problem.replace(REBUILD, _DROP)
                     yield self._damage(file.path, problem)
                 elif problem and file.path not in self._known:
                     what = problem.split(";")[0]

@@ -9,10 +9,23 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from imgsim_assets.catalog.stage import rejects_table
 from imgsim_assets.components.local_run import LocalRun, LocalRunReport
+from imgsim_assets.encoders.table import embeddings_table
+from imgsim_assets.pipeline.freshness import Freshness, embeddings_freshness, index_freshness
+from imgsim_assets.pipeline.repair import repair
+from imgsim_assets.pipeline.verify import verify
+from imgsim_assets.storage.store import Store
+from imgsim_assets.storage.table import Table
+from imgsim_assets_tests.support.damage import (
+    flip_bit,
+    recompute_with_rounding_difference,
+    vectors_of,
+)
 from imgsim_assets_tests.support.materialized_shops import MaterializedShops
 from imgsim_assets_tests.support.shell import Shell
 from imgsim_assets_tests.support.shop import Shop, versions
+from imgsim_assets_tests.support.tables import latest_commit
 from imgsim_assets_tests.support.web import Web
 
 ALL = ["products", "suppliers", "matches/pair"]
@@ -65,6 +78,31 @@ def _lose_history(shop: Shop) -> None:
         instance.wipe_assets([dg.AssetKey(["products", "similarity_graph"])])
 
 
+def _damage(store: Store, table: Table) -> None:
+    flip_bit(store, table, latest_commit(table).files_with_role()[0])
+
+
+def _repair_vectors(shop: Shop) -> None:
+    _damage(shop.project.store, vectors_of(shop.project.store, "products").table)
+    repair(shop.project.store)
+
+
+def _repair_embeddings(shop: Shop) -> None:
+    _damage(shop.project.store, embeddings_table(shop.project.store, "products"))
+    repair(shop.project.store)
+
+
+def _repair_rejects(shop: Shop) -> None:
+    _damage(shop.project.store, rejects_table(shop.project.store, "products"))
+    repair(shop.project.store)
+
+
+def _recompute_vectors(shop: Shop) -> None:
+    store = shop.project.store
+    recompute_with_rounding_difference(store, vectors_of(store, "products"))
+    repair(store)  # records the file that earlier versions list
+
+
 @pytest.mark.parametrize(
     ("change", "still_up_to_date"),
     [
@@ -72,6 +110,10 @@ def _lose_history(shop: Shop) -> None:
         (_change_graph, ["suppliers"]),
         (_lose_index, ["suppliers"]),
         (_lose_history, ["suppliers"]),
+        (_repair_vectors, ["suppliers"]),
+        (_repair_embeddings, ["suppliers"]),
+        (_repair_rejects, ["suppliers"]),
+        (_recompute_vectors, ["suppliers"]),
     ],
 )
 def test_what_is_out_of_date_runs(
@@ -86,6 +128,32 @@ def test_what_is_out_of_date_runs(
     assert set(still_up_to_date) <= set(report.up_to_date)
     assert "products" not in report.up_to_date
     assert _run(shop).up_to_date == ALL
+    assert verify(Store.open(shop.project.store.url)).problems == []
+
+
+def test_status_names_the_stages_that_lost_vectors(materialized_shop: Shop) -> None:
+    store = materialized_shop.project.store
+    intact = {"embeddings": "fresh", "index": "fresh"}
+    # As the retention does after it deleted vectors that no version needs.
+    vectors_of(store, "products").begin_generation()
+    before = versions(store)
+    assert _stages(store) == intact
+    assert _run(materialized_shop).up_to_date == ALL
+    assert versions(store) == before
+
+    _damage(store, vectors_of(store, "products").table)
+    [problem] = verify(store).problems
+    assert "'imgsim verify --repair' drops it, and then 'imgsim run'" in problem.message
+    repair(store)
+
+    assert _stages(store) == {"embeddings": "stale", "index": "stale"}
+
+
+def _stages(store: Store) -> dict[str, Freshness]:
+    return {
+        "embeddings": embeddings_freshness(store, "products"),
+        "index": index_freshness(store, "products"),
+    }
 
 
 def test_download_that_another_setting_makes_due_runs(shop: Shop) -> None:
