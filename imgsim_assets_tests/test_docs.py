@@ -106,12 +106,14 @@ def test_templates_translation_and_python_of_add_a_catalog_page_load(
 def test_yaml_of_matching_page_loads(tmp_path: Path) -> None:
     project = Project.make(tmp_path / "project")
     project.write("data/shoes.csv", "sku,image_url\n1,http://127.0.0.1/a.jpg\n")
-    turned, pair, groups, across, index, approximate = (
+    turned, pair, renamed, groups, across, index, approximate = (
         yaml.safe_load(block) for block in _blocks("docs/matching.md", "yaml")
     )
     for name in ("shoes", "suppliers", "shop", "stock"):
         attributes = groups["attributes"] | index | {"name": name}
         project.declare(name, "ImageCatalogComponent", attributes)
+    project.write("data/supplier.csv", "Artikel,Marke,Bild\n1,A,http://127.0.0.1/a.jpg\n")
+    project.declare("supplier", "ImageCatalogComponent", renamed["attributes"])
     project.declare("everything", "DuplicateGroupsComponent", across["attributes"])
     project.declare("shoes__suppliers", "MatchMatrixComponent", pair["attributes"])
     project.declare("shop__stock", "MatchMatrixComponent", turned["attributes"])

@@ -241,8 +241,8 @@ class ItemsStage:
             f"{source.location} has {count} usable rows and had {current.rows}: "
             f"{removed / current.rows:.0%} of the items are gone, more than the "
             f"{self._max_removed_fraction:.0%} of 'max_removed_fraction'.{cause} The last version "
-            "is kept. If the items are gone for good, materialize the catalog once with the run "
-            "config 'allow_removals: true'"
+            f"is kept. If the items are gone for good, materialize {self._items.name} once with "
+            f"the run config 'allow_removals: true': {_allow_removals(self._items.name)}"
         )
 
     def _shard_files(
@@ -299,6 +299,12 @@ class ItemsStage:
             return {}, 0
         counts: Any = self._rejects.read(commit)["reason"].value_counts().sort("reason").iter_rows()
         return dict(counts), rejected_images(commit)
+
+
+def _allow_removals(items: str) -> str:
+    """The shell command that materializes an items table whose source may lose any number."""
+    config = {"ops": {items.replace("/", "__"): {"config": {"allow_removals": True}}}}
+    return f"dg launch --assets {items} --config-json '{json.dumps(config)}'"
 
 
 def _has_embedded(rows: pl.DataFrame) -> bool:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 import random
+import shlex
 import tempfile
 import zlib
 from pathlib import Path
@@ -408,7 +410,10 @@ def test_too_many_removed_items_keep_the_last_version(tmp_path: Path, store: Sto
 
     message = str(refused.value)
     assert message.startswith("a.csv has 4 usable rows and had 10: 60% of the items are gone")
-    assert "run config 'allow_removals: true'" in message
+    command = message.split("run config 'allow_removals: true': ")[1]
+    *_, assets, _, config = shlex.split(command)
+    assert assets == f"{NAME}/items"
+    assert json.loads(config) == {"ops": {f"{NAME}__items": {"config": {"allow_removals": True}}}}
     assert latest(store).version == 3
     assert run(store, tmp_path, "a.csv", max_removed_fraction=1.0).rows == 4
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import dagster as dg
@@ -16,6 +20,7 @@ from imgsim_assets_tests.support.materialized_shops import MaterializedShops
 from imgsim_assets_tests.support.shop import Shop, versions
 from imgsim_assets_tests.support.web import Web
 
+_OPERATE = Path(__file__).parents[2] / "docs" / "operate.md"
 DRIFT = "matches/pair:similarity_drift"
 CURRENT = "matches/pair:index_is_current"
 RECALL = "products/index:recall_at_10"
@@ -118,8 +123,9 @@ def test_shrinking_catalog_fails_until_removals_are_allowed(materialized_shop: S
 
     rows = read_table("products/items", store=shop.project.store)
     assert rows.collect().height == 12
-    page = (Path(__file__).parents[2] / "docs/operate.md").read_text()
+    page = _OPERATE.read_text()
     accept = yaml.safe_load(page.split("```yaml\n")[1].split("```")[0])
+    assert json.loads(_removal_command()[-1]) == accept
     job = shop.project.definitions().resolve_implicit_global_asset_job_def()
     with shop.project.instance() as instance:
         job.execute_in_process(
@@ -128,6 +134,30 @@ def test_shrinking_catalog_fails_until_removals_are_allowed(materialized_shop: S
             run_config=accept,
         )
     assert read_table("products/items", store=shop.project.store).collect().height == 5
+
+
+@pytest.mark.slow
+def test_command_of_operate_page_allows_removals(materialized_shop: Shop) -> None:
+    shop = materialized_shop
+    for item in list(shop.rows)[:7]:
+        shop.remove_item(item)
+    program, *arguments = _removal_command()
+
+    subprocess.run(
+        [Path(sys.executable).with_name(program), *arguments],
+        cwd=shop.project.root,
+        env=shop.project.environment(),
+        check=True,
+    )
+
+    assert read_table("products/items", store=shop.project.store).collect().height == 5
+
+
+def _removal_command() -> list[str]:
+    (line,) = [
+        line for line in _OPERATE.read_text().splitlines() if line.startswith("dg launch --assets")
+    ]
+    return shlex.split(line)
 
 
 def test_emptied_catalog_empties_its_downstream_assets(materialized_shop: Shop) -> None:
