@@ -49,6 +49,7 @@ from imgsim_assets.storage.gc import GENERATION, PER_IMAGE, SHA256, new_generati
 from imgsim_assets.storage.row_blocks import RowBlocks
 from imgsim_assets.storage.store import Store
 from imgsim_assets.storage.table import Table
+from imgsim_assets.storage.table_files import REBUILD
 from imgsim_assets.text import counted
 
 _DIM = "dim"
@@ -310,14 +311,15 @@ class VectorTable:
         self.begin_generation()
         return StoreError(
             f"{self.table.name} lacks the vectors of {counted(count, 'image')}; materialize "
-            f"{self._name}/embeddings again"
+            f"{self._name}/embeddings again, in a shell by 'imgsim run'"
         )
 
     def _damaged(self, commit: Commit | None, error: CorruptFileError) -> StoreError:
         if commit is not None:
             self._drop_damaged(commit)
         return StoreError(
-            f"{error}; its vectors are dropped: materialize {self._name}/embeddings again"
+            f"{str(error).removesuffix(REBUILD)}its vectors are dropped: materialize "
+            f"{self._name}/embeddings again, in a shell by 'imgsim run'"
         )
 
     def drop_damaged(self) -> int:

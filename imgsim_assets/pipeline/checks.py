@@ -130,7 +130,7 @@ def vectors_normalized(
     return CheckResult(
         {"vectors": audit.vectors, "bad": audit.bad, "missing": audit.missing},
         problem_of(
-            "materialize the embeddings again",
+            "materialize the embeddings again, in a shell by 'imgsim run'",
             (audit.missing, "image without a vector", "images without a vector"),
             (
                 audit.bad,
