@@ -233,10 +233,13 @@ def test_threshold_is_dragged_by_keyboard_with_live_counts(
     sync_api.expect(slider).to_be_focused()
     matched = page.locator(".figures dd").nth(1)
     sync_api.expect(matched).to_contain_text("24 of 27")
+    chosen = page.locator(".histogram .chosen")
+    sync_api.expect(chosen).to_have_attribute("visibility", "hidden")
 
     page.keyboard.press("End")
 
     sync_api.expect(matched).to_contain_text("0 of 27")
+    sync_api.expect(chosen).to_have_attribute("visibility", "visible")
     assert (slider.get_attribute("aria-valuetext") or "").startswith("1.000: 0 of 27")
     page.keyboard.press("Home")
     sync_api.expect(matched).to_contain_text("27 of 27")

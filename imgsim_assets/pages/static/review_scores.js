@@ -128,6 +128,9 @@ function drawChart(model) {
   return {
     svg,
     choose(threshold) {
+      // It would hide the dashed line; the slider has steps of 0.001.
+      const isPresent = Math.abs(threshold - model.scores.threshold) < 0.0006;
+      chosen.setAttribute("visibility", isPresent ? "hidden" : "visible");
       chosen.setAttribute("x1", x(threshold));
       chosen.setAttribute("x2", x(threshold));
       for (const [bar, rect] of rects) rect.setAttribute("class", bar.low >= threshold - 1e-9 ? "bar above" : "bar");
