@@ -318,7 +318,7 @@ class VectorTable:
         if commit is not None:
             self._drop_damaged(commit)
         return StoreError(
-            f"{str(error).removesuffix(REBUILD)}its vectors are dropped: materialize "
+            f"{str(error).removesuffix(f'; {REBUILD}')}; its vectors are dropped: materialize "
             f"{self._name}/embeddings again, in a shell by 'imgsim run'"
         )
 
