@@ -47,11 +47,16 @@ def shown(value: Any) -> str:
     return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."
 
 
+def message_of(error: Mapping[str, Any]) -> str:
+    """The message of one error of pydantic, without the name of its class."""
+    return str(error["msg"]).removeprefix("Value error, ")
+
+
 def listed_problems(error: ValidationError) -> str:
     """What is wrong with the values of settings in one line, each with its key."""
     lines = []
     for line in error.errors(include_url=False):
-        message = line["msg"].removeprefix("Value error, ")
+        message = message_of(line)
         key = ".".join(map(str, line["loc"]))
         lines.append(f"{key}: {message}" if key else message)
     return "; ".join(lines)
@@ -88,7 +93,7 @@ def problem(
     if kind.startswith(("greater_than", "less_than")):
         size = "small" if kind.startswith("greater") else "large"
         return f"{name} is too {size}; write {_range(known, 'number')}"
-    return str(error["msg"]).removeprefix("Value error, ")
+    return message_of(error)
 
 
 def _choice(kind: str, given: Any, context: Mapping[str, Any]) -> str | None:

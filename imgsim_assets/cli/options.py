@@ -18,6 +18,7 @@ from imgsim_assets.cli.output_paths import check_outputs
 from imgsim_assets.compute.settings import RAY_ADDRESS, ComputeSettings, EngineName
 from imgsim_assets.download.settings import DownloadSettings
 from imgsim_assets.encoders.settings import DEFAULT_ENCODER, EncoderSettings
+from imgsim_assets.invalid_values import message_of
 from imgsim_assets.settings import Settings
 from imgsim_assets.storage.project import (
     declared_store,
@@ -52,7 +53,7 @@ def _usage_message(error: ValidationError) -> str:
     options = options_by_key(click.get_current_context().command)
     if error.title == "EncoderSettings" and "encoder" in options:
         options |= {"name": options["encoder"], "factory": options["encoder"]}
-    message = with_options(first["msg"].removeprefix("Value error, "), options)
+    message = with_options(message_of(first), options)
     prefix, _, rest = message.partition(": ")
     # A validator may put the key before its message; the path of a union's member follows it.
     if rest and prefix.isidentifier():

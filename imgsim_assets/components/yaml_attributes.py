@@ -11,7 +11,7 @@ import dagster as dg
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from imgsim_assets.errors import SettingsError
-from imgsim_assets.invalid_values import number_in_words, shown
+from imgsim_assets.invalid_values import message_of, number_in_words, shown
 from imgsim_assets.settings import Settings
 
 S = TypeVar("S", bound=Settings)
@@ -282,7 +282,7 @@ def _described(error: ValidationError, attributes: Mapping[str, Any], locate: Lo
     lines = []
     for line in error.errors(include_url=False):
         key, written = _written(attributes, line["loc"])
-        problem = line["msg"].removeprefix("Value error, ")
+        problem = message_of(line)
         if isinstance(written, str) and "{{" in written:
             # What a template stands for may be a secret.
             problem = problem.replace(shown(line["input"]), repr(written))

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from imgsim_assets.download.settings import DownloadSettings
 from imgsim_assets.errors import SettingsError, StoreError
+from imgsim_assets.invalid_values import message_of
 from imgsim_assets.storage.project import Templates, yaml_documents
 from imgsim_assets.storage.store import Store
 
@@ -81,5 +82,5 @@ def _settings(file: Path, values: Any) -> DownloadSettings:
     except ValidationError as error:
         line = error.errors(include_url=False)[0]
         key = ".".join(["attributes", "download", *map(str, line["loc"])])
-        problem = line["msg"].removeprefix("Value error, ")
+        problem = message_of(line)
         raise SettingsError(f"{file}: {key}: {problem}") from None
