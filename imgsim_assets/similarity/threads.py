@@ -112,8 +112,8 @@ class _Blas:
         self._lock = threading.Lock()
         self._limits: list[int] = []
         self._original: Any = None
-        self._libraries = ThreadpoolController()
-        self._modules = len(sys.modules)
+        self._libraries: Any = None
+        self._modules = 0
 
     @contextmanager
     def limited(self, threads: int) -> Iterator[None]:
