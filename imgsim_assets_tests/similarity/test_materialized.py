@@ -21,6 +21,7 @@ from imgsim_assets_tests.support.vectors import noise
 
 RECIPE = {"mode": "best", "k": None, "threshold": 0.5}
 LEFT = Items(pl.DataFrame({"id": ["a", "b"], "sha256": ["1", "2"]}), noise(2, 3, 0))
+CHANGED = Items(LEFT.keys.with_columns(sha256=pl.Series(["1", "9"])), LEFT.vectors)
 RIGHT = Items(pl.DataFrame({"id": ["x"], "sha256": ["3"]}), noise(1, 3, 1))
 RIGHT_IMAGE = Items(pl.DataFrame({"id": ["x"], "image": [0], "sha256": ["3"]}), noise(1, 3, 1))
 PAIRS = neighbor_lists(LEFT, RIGHT, JoinSpec())
@@ -125,11 +126,10 @@ def test_lists_of_an_older_format_are_not_reusable(store: Store) -> None:
 def test_result_is_up_to_date_for_exactly_its_items(store: Store) -> None:
     _commit(store)
     result = _result(store, RECIPE)
-    changed = Items(LEFT.keys.with_columns(sha256=pl.Series(["1", "9"])), LEFT.vectors)
     fewer = Items(LEFT.keys.head(1), LEFT.vectors[:1])
 
     assert result.is_up_to_date(LEFT, RIGHT)
-    assert not result.is_up_to_date(changed, RIGHT)
+    assert not result.is_up_to_date(CHANGED, RIGHT)
     assert not result.is_up_to_date(fewer, RIGHT)
     assert not result.is_up_to_date(LEFT, LEFT)
 
@@ -138,7 +138,6 @@ def test_only_recorded_items_that_have_changed_are_written(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = _commit(store)
-    changed = Items(LEFT.keys.with_columns(sha256=pl.Series(["1", "9"])), LEFT.vectors)
     result, written = _result(store, RECIPE), []
     write_rows = Table.write_rows
 
@@ -147,21 +146,20 @@ def test_only_recorded_items_that_have_changed_are_written(
         return write_rows(self, rows, **options)
 
     monkeypatch.setattr(Table, "write_rows", counted)
-    after = result.commit([], changed, RIGHT, {"images": 2})
+    after = result.commit([], CHANGED, RIGHT, {"images": 2})
 
     assert after is not None
     assert written == [LEFT_ITEMS]
     assert after.files_with_role(RIGHT_ITEMS) == before.files_with_role(RIGHT_ITEMS)
-    assert _result(store, RECIPE).is_up_to_date(changed, RIGHT)
+    assert _result(store, RECIPE).is_up_to_date(CHANGED, RIGHT)
 
 
 def test_items_that_are_known_to_be_recorded_are_not_read_again(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = _commit(store)
-    changed = Items(LEFT.keys.with_columns(sha256=pl.Series(["1", "9"])), LEFT.vectors)
     result, read = _result(store, RECIPE), []
-    assert not result.is_up_to_date(changed, RIGHT)
+    assert not result.is_up_to_date(CHANGED, RIGHT)
     of_rows = RowBlocks.read
 
     def noted(self: RowBlocks, *span: Any) -> pl.DataFrame:
@@ -171,11 +169,11 @@ def test_items_that_are_known_to_be_recorded_are_not_read_again(
     monkeypatch.setattr(RowBlocks, "read", noted)
     id_blocks(RIGHT.recorded)
     read.clear()
-    after = result.commit([], changed, RIGHT, {"images": 2})
+    after = result.commit([], CHANGED, RIGHT, {"images": 2})
 
     assert after is not None
     assert after.files_with_role(RIGHT_ITEMS) == before.files_with_role(RIGHT_ITEMS)
-    assert changed.recorded in read
+    assert CHANGED.recorded in read
     assert RIGHT.recorded not in read
 
 
